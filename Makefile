@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0
+# The front end; each target is one script.
+.DEFAULT_GOAL := help
+.PHONY: help run test bench check tree refresh shell clean
+
+help:
+	@echo 'make run      run the demo in a VM'
+	@echo 'make test     run all tests in a VM (TESTS="NAME..." for some, BASE=1 for the'
+	@echo '              unmodified tests on the unpatched kernel)'
+	@echo 'make bench    benchmark (comes with a later issue)'
+	@echo 'make check    check the patches (FAST=1: without the long checks)'
+	@echo 'make tree     unpack the kernel and apply the patches to out/tree'
+	@echo 'make refresh  write the commits of out/tree back to patches/'
+	@echo 'make shell    a prompt in the test VM'
+	@echo 'make clean    remove what was built; git work trees in out/ stay'
+
+run:
+	@scripts/demo
+
+test:
+	@scripts/test $(if $(BASE),--base) $(TESTS)
+
+bench:
+	@echo 'bench: comes with a later issue' >&2; exit 1
+
+check:
+	@FAST=$(FAST) scripts/check
+
+tree:
+	@scripts/tree
+
+refresh:
+	@scripts/refresh
+
+shell:
+	@scripts/shell
+
+clean:
+	@for d in out/*; do [ -e "$$d/.git" ] || rm -rf "$$d"; done
