@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 # The front end; each target is one script.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check tree refresh shell clean
+.PHONY: help run test mutants bench check tree refresh shell clean
 
 help:
-	@echo 'make run      run the demo in a VM'
+	@echo 'make run      run the demo in a VM (ARGS="--mem all" and the like)'
 	@echo 'make test     run all tests in a VM (TESTS="NAME..." for some, BASE=1 for the'
 	@echo '              unmodified tests on the unpatched kernel)'
+	@echo 'make mutants  break the kernel in small ways and see the tests notice'
 	@echo 'make bench    benchmark (comes with a later issue)'
 	@echo 'make check    check the patches (FAST=1: without the long checks)'
 	@echo 'make tree     unpack the kernel and apply the patches to out/tree'
@@ -15,10 +16,13 @@ help:
 	@echo 'make clean    remove what was built; git work trees in out/ stay'
 
 run:
-	@scripts/demo
+	@scripts/demo $(ARGS)
 
 test:
 	@scripts/test $(if $(BASE),--base) $(TESTS)
+
+mutants:
+	@scripts/mutants $(TESTS)
 
 bench:
 	@echo 'bench: comes with a later issue' >&2; exit 1
