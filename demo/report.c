@@ -152,9 +152,9 @@ static void svg(const struct config *cfg, const struct result *r,
 	if (every > 1)
 		fprintf(f, " (1 of %llu shown)", (unsigned long long)every);
 	fprintf(f, "</text>\n<path d=\"M%d 68h26\" stroke=\"#2b8a3e\" stroke-width=\"1.5\" stroke-dasharray=\"5 4\"/><text x=\"%d\" y=\"72\">first guest instruction</text>\n",
-		X0 + 300, X0 + 332);
+		X0 + 330, X0 + 362);
 	fprintf(f, "<path d=\"M%d 68h26\" stroke=\"#862e9c\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\"/><text x=\"%d\" y=\"72\">guest finished</text>\n",
-		X0 + 500, X0 + 532);
+		X0 + 520, X0 + 552);
 	fprintf(f, "<text x=\"%d\" y=\"%d\" fill=\"#555\">%llu pages by fault, %llu by stream; guest verified %llu pages of 4 KiB, %s</text>\n</svg>\n",
 		X0, H - 18, (unsigned long long)r->by_fault,
 		(unsigned long long)r->by_push, (unsigned long long)r->verified,
