@@ -8,8 +8,9 @@
  * a page with what the source has there, "F" what the page had before, "Z" zeros, "?"
  * anything else, "*" not looked at; then "s" swap entry or marker, "w" write-protected,
  * "f" page of the file. "file=abc" is what read() finds, "$" being past end of file, "<"
- * a short page, "!" an error. Then come the changes of st_blocks and of the huge page
- * pool, and after "left:" those that outlive the process.
+ * a short page, "!" an error. Then come the changes of st_blocks, of HugetlbPages of the
+ * process and of the huge page pool, and after "left:" those that outlive the process;
+ * "stored: file=abc" is what the file has after the process has written.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,7 +44,7 @@
 #define M2		(2UL << 20)
 #define G1		(1UL << 30)
 #define OUT_SIZE	(4 * K4)
-#define CASE_SECONDS	60
+#define CASE_SECONDS	(mem->psz == G1 ? 240 : 60)	/* on a busy machine */
 #define POOL		8	/* huge pages that the cases have */
 #define DIR		"/tmp/uffd-abi"
 #define CGROUP		"/sys/fs/cgroup/uffd-abi"
@@ -493,22 +494,43 @@ static void mark(int page)
 
 /* --- what there is --- */
 
-static long before_blocks;
-static struct pool before_pool;
+struct count {
+	long blocks, mapped;	/* of the file, in 512 bytes; of huge pages, in KiB */
+	struct pool pool;
+};
+static struct count was;
 
-static long blocks(void)
+static struct count count_now(void)
 {
+	struct count is = { .pool = pool(mem->psz) };
 	struct stat st = { 0 };
+	char buf[4096] = "", *p;
+	int f;
 
 	if (fd >= 0)
 		must(fstat(fd, &st));
-	return st.st_blocks;
+	is.blocks = st.st_blocks;
+	if (mem->psz > K4) {
+		f = must(open("/proc/self/status", O_RDONLY));
+		must(read(f, buf, sizeof(buf) - 1));
+		close(f);
+		p = strstr(buf, "HugetlbPages:");
+		is.mapped = p ? atol(p + strlen("HugetlbPages:")) : -1;
+	}
+	return is;
 }
 
 static void before(void)
 {
-	before_blocks = blocks();
-	before_pool = pool(mem->psz);
+	was = count_now();
+}
+
+static uint64_t page_flags(int pagemap, char *p)
+{
+	uint64_t flags;
+
+	must(pread(pagemap, &flags, sizeof(flags), (uintptr_t)p / K4 * sizeof(flags)));
+	return flags;
 }
 
 static void say_pages(pid_t pid, size_t first, size_t pages)
@@ -516,34 +538,59 @@ static void say_pages(pid_t pid, size_t first, size_t pages)
 	char path[64];
 	int f;
 
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid ?: getpid());
+	sprintf(path, "/proc/%d/pagemap", pid ?: getpid());
 	f = must(open(path, O_RDONLY));
 	for (size_t i = 0; i < pages; i++) {
 		char *p = area + (first + i) * mem->psz;
-		uint64_t e = 0;
+		uint64_t flags = page_flags(f, p);
+		bool present = flags >> 63;
 
-		must(pread(f, &e, sizeof(e), (uintptr_t)p / K4 * sizeof(e)));
-		say("%s%c%s%s%s", i ? "," : " [", !(e >> 63) ? '-' : pid ? '*' : classify(p, i, mem->psz),
-		    e >> 62 & 1 ? "s" : "", e >> 57 & 1 ? "w" : "", e >> 63 && e >> 61 & 1 ? "f" : "");
+		say("%s%c%s%s%s", i ? "," : " [", !present ? '-' : pid ? '*' : classify(p, i, mem->psz),
+		    flags >> 62 & 1 ? "s" : "", flags >> 57 & 1 ? "w" : "", present && flags >> 61 & 1 ? "f" : "");
 	}
 	say("]");
 	close(f);
 }
 
-static void after(size_t first, size_t pages)
+static void say_file(size_t first, size_t pages)
 {
 	char buf[K4];
 
-	say_pages(0, first, pages);
-	if (fd >= 0)
-		say(" file=");
-	for (size_t i = 0; i < pages && fd >= 0; i++) {
+	say(" file=");
+	for (size_t i = 0; i < pages; i++) {
 		ssize_t n = pread(fd, buf, K4, in_file(first + i));
 
 		say("%c", n < 0 ? '!' : !n ? '$' : n < (ssize_t)K4 ? '<' : classify(buf, i, K4));
 	}
-	say_change("blocks", blocks() - before_blocks);
-	say_pool(before_pool, mem->psz);
+}
+
+static void after(size_t first, size_t pages)
+{
+	struct count is = count_now();
+
+	say_pages(0, first, pages);
+	if (fd >= 0)
+		say_file(first, pages);
+	say_change("blocks", is.blocks - was.blocks);
+	say_change("mapped", is.mapped - was.mapped);
+	say_pool(was.pool, mem->psz);
+}
+
+/* Write to what is mapped of a private mapping: the file must not see it. */
+static void after_store(size_t pages)
+{
+	int f = must(open("/proc/self/pagemap", O_RDONLY));
+
+	for (size_t i = 0; i < pages; i++) {
+		char *p = area + i * mem->psz;
+		uint64_t flags = page_flags(f, p);
+
+		if (flags >> 63 && !(flags >> 57 & 1))
+			*(volatile uint64_t *)p = 1;
+	}
+	close(f);
+	say(" stored:");
+	say_file(0, pages);
 }
 
 /* --- sources --- */
@@ -664,6 +711,8 @@ static void do_pages(void)
 		do_op(op, area, source(), area_len, 0);
 	do_op(op, area + at * psz, source() + at * psz, psz, 0);
 	after(0, pages);
+	if (mem->flags & MAP_PRIVATE && fd >= 0)
+		after_store(pages);
 }
 
 static void do_source(void)
@@ -756,7 +805,7 @@ static void do_full(void)
 {
 	size_t psz = mem->psz;
 	struct dqblk quota = { 0 };
-	struct statfs was, is;
+	struct statfs was_fs, is_fs;
 	char *src = make_source(variant, 3);
 
 	mount_dir(psz > K4 ? "hugetlbfs" : "tmpfs", options);
@@ -766,14 +815,14 @@ static void do_full(void)
 	prepare(state, 1);
 	start(modes);
 	must(seteuid(1000));	/* root has no limits */
-	must(fstatfs(fd, &was));
+	must(fstatfs(fd, &was_fs));
 	before();
 	do_op(op, area, src, area_len, 0);
 	do_op(op, area + 2 * psz, src + 2 * psz, psz, 0);
 	must(seteuid(0));
 	after(0, 3);
-	must(fstatfs(fd, &is));
-	say_change("bfree", is.f_bfree - was.f_bfree);
+	must(fstatfs(fd, &is_fs));
+	say_change("bfree", is_fs.f_bfree - was_fs.f_bfree);
 	if (strstr(options, "quota")) {
 		must(syscall(SYS_quotactl_fd, fd, QCMD(Q_GETQUOTA, USRQUOTA), 1000, &quota));
 		say(" quota=%ld", (long)quota.dqb_curspace);
@@ -918,7 +967,7 @@ static void do_wake(void)
 	start(modes);
 	must(pipe(waiter_pipe));
 	waiter_done = 0;
-	must(-pthread_create(&thread, NULL, wait_for_page, NULL));
+	must(pthread_create(&thread, NULL, wait_for_page, NULL) ? -1 : 0);
 	must(poll(&(struct pollfd){ .fd = uffd, .events = POLLIN }, 1, -1));
 	say_waiter();
 	if (variant) {	/* DONTWAKE is bit 0 of each mode */
@@ -954,7 +1003,7 @@ static void do_changing(void)
 		prepare('c', 0);
 	uffd = new_uffd(FEATURES | UFFD_FEATURE_EVENT_REMOVE);
 	must(reg(uffd, area, area_len, modes, NULL));
-	must(-pthread_create(&thread, NULL, discard, area + 2 * mem->psz));
+	must(pthread_create(&thread, NULL, discard, area + 2 * mem->psz) ? -1 : 0);
 	must(poll(&(struct pollfd){ .fd = uffd, .events = POLLIN }, 1, -1));
 	before();
 	do_op(op, area, source(), mem->psz, 0);
@@ -1133,7 +1182,7 @@ static void do_vma(void)
 /* Run cases of a kind in a process of their own: one for each of ops, or only one if !ops. */
 __attribute__((format(printf, 2, 3))) static void run(void (*work)(void), const char *fmt, ...)
 {
-	const struct timespec patience = { 3 * CASE_SECONDS, 0 };
+	const struct timespec patience = { 60 + CASE_SECONDS, 0 };
 	struct pool was2m = pool(M2), was1g = pool(G1);
 	const char *only = getenv("ONLY");
 	int set = ops ?: 1, status;
@@ -1400,7 +1449,7 @@ int main(void)
 
 	/* For those who come after us: the pool as it was, and no slow pages. */
 	is = pool(M2);
-	set_pool(M2, "nr", nr + is.n[NR_PAGES] - is.n[FREE]);
+	set_pool(M2, "nr", nr + is.n[NR_PAGES] - is.n[FREE] - 1 /* of huge_fd */);
 	if (pool(G1).n[NR_PAGES])
 		set_pool(G1, "nr", 0);
 	return 0;
