@@ -90,6 +90,17 @@ static void dst_trouble(const char *msg)
 }
 
 /*
+ * A source that is gone is not reported here: what it sent last may still be
+ * unread, and the main thread says where that ends.
+ */
+static void ask_source(struct dest *d, enum msg_type type, u64 page)
+{
+	if (!wire_send(&d->w, type, page, 0, NULL, 0) &&
+	    errno != EPIPE && errno != ECONNRESET)
+		fail("asking the source: %s", strerror(errno));
+}
+
+/*
  * The vCPUs have to be gone before the userfaultfd is: closing it wakes
  * whoever waits and lets the kernel fill the holes with zeroes.
  */
@@ -403,8 +414,8 @@ static void got_fault(struct dest *d, const struct uffd_msg *ev, u64 t)
 	}
 	pthread_mutex_unlock(&d->lock);
 
-	if (ask && !wire_send(&d->w, MSG_REQ, page, 0, NULL, 0))
-		fail(DIED);
+	if (ask)
+		ask_source(d, MSG_REQ, page);
 	if (state == PG_FILE)
 		map_pages(d, page, 1);
 	if (state == PG_MAPPED) {
@@ -484,8 +495,8 @@ static void migrate(struct dest *d)
 	bool pushing = !d->cfg->fault_only, done = false;
 	u32 steps = 0;
 
-	if (pushing && !wire_send(&d->w, MSG_GO, 0, 0, NULL, 0))
-		fail(DIED);
+	if (pushing)
+		ask_source(d, MSG_GO, 0);
 
 	while (!done || d->received < d->units) {
 		u64 t, outstanding;
@@ -507,8 +518,7 @@ static void migrate(struct dest *d)
 				/* What the guest never touched. */
 				pushing = true;
 				heard = t;
-				if (!wire_send(&d->w, MSG_GO, 0, 0, NULL, 0))
-					fail(DIED);
+				ask_source(d, MSG_GO, 0);
 			}
 		}
 		if (p[0].revents) {
