@@ -286,7 +286,7 @@ static const char usage[] =
 "  --vcpus N       1 to 4 (1)\n"
 "  --rate MIB      background stream in MiB/s, 0: as fast as it goes (8)\n"
 "  --fault-only    no background stream until the guest has finished\n"
-"  --bound         memslot bound to the guest_memfd\n"
+"  --unbound       memslot that only uses the mapping of its guest_memfd\n"
 "  --out DIR       write DIR/MEM-MODE.svg and .json\n"
 "  --timeout S     give up after S seconds of silence (10)\n"
 "  --sabotage KIND break something: kill-source corrupt short wrong-page dup-page\n"
@@ -302,7 +302,7 @@ int main(int argc, char **argv)
 		{ "mem", 1, NULL, 'm' }, { "mode", 1, NULL, 'M' },
 		{ "size", 1, NULL, 's' }, { "vcpus", 1, NULL, 'c' },
 		{ "rate", 1, NULL, 'r' }, { "fault-only", 0, NULL, 'f' },
-		{ "bound", 0, NULL, 'b' }, { "out", 1, NULL, 'o' },
+		{ "unbound", 0, NULL, 'u' }, { "out", 1, NULL, 'o' },
 		{ "timeout", 1, NULL, 't' }, { "sabotage", 1, NULL, 'S' },
 		{ "selftest", 0, NULL, 'T' }, { "help", 0, NULL, 'h' }, {},
 	};
@@ -312,7 +312,7 @@ int main(int argc, char **argv)
 	struct result results[MEM_NR * MODE_NR];
 	struct config todo[MEM_NR * MODE_NR];
 	int mem = MEM_GMEM, mode = MODE_NR, nr = 0, todos = 0, ret = EX_OK, c, i;
-	bool test = false;
+	bool test = false, unbound = false;
 
 	while ((c = getopt_long(argc, argv, "h", opts, NULL)) != -1) {
 		switch (c) {
@@ -334,8 +334,8 @@ int main(int argc, char **argv)
 		case 'f':
 			cfg.fault_only = true;
 			break;
-		case 'b':
-			cfg.bound = true;
+		case 'u':
+			unbound = true;
 			break;
 		case 'o':
 			cfg.out = optarg;
@@ -371,14 +371,15 @@ int main(int argc, char **argv)
 		die(EX_FAIL, "--vcpus takes 1 to %d", GUEST_MAX_CPUS);
 	if (!cfg.timeout || cfg.timeout > 3600)
 		die(EX_FAIL, "--timeout takes 1 to 3600 seconds");
-	if (cfg.bound && mem != MEM_GMEM)
-		die(EX_FAIL, "--bound goes with --mem guest_memfd only");
+	if (unbound && mem != MEM_GMEM)
+		die(EX_FAIL, "--unbound goes with --mem guest_memfd only");
 	if (mem == MEM_ANON && mode == MODE_MINOR)
 		die(EX_FAIL, "anonymous memory has no minor mode: there is no file to map again");
 
 	for (i = 0; i < MEM_NR * MODE_NR; i++) {
 		cfg.mem = i / MODE_NR;
 		cfg.mode = i % MODE_NR;
+		cfg.bound = cfg.mem == MEM_GMEM && !unbound;
 		if ((mem == MEM_NR || mem == (int)cfg.mem) &&
 		    (mode == MODE_NR || mode == (int)cfg.mode) &&
 		    !(cfg.mem == MEM_ANON && cfg.mode == MODE_MINOR))
