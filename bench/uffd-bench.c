@@ -55,13 +55,13 @@
 #define CGROUP		"/sys/fs/cgroup/"
 
 enum op { COPY, ZEROPAGE, CONTINUE, POISON, WRITEPROTECT, MOVE, FAULT,
-	  TOUCH, POPULATE, PWRITE, MEMCPY, MEMSET, NR_OPS };
+	  VCPU, TOUCH, POPULATE, PWRITE, MEMCPY, MEMSET, NR_OPS };
 enum mem { ANON, SHMEM, HUGETLB, HUGEPRIV, GMEM, NR_MEMS };
 enum policy { SMALL, M64, HUGE, WITHIN, ADVISE, NR_POLICIES };
 enum variant { PLAIN, COLD, MEMCG, FALLOC, PTES, MINOR, NR_VARIANTS };
 
 static const char *const op_names[] = { "copy", "zeropage", "continue", "poison", "wp", "move",
-	"fault", "touch", "populate", "pwrite", "memcpy", "memset" };
+	"fault", "vcpu", "touch", "populate", "pwrite", "memcpy", "memset" };
 static const char *const mem_names[] = { "anon", "shmem", "hugetlb", "hugepriv", "gmem" };
 static const char *const policy_names[] = { "", "-64k", "-thp", "-within", "-advise" };
 static const char *const variant_names[] = { "", "-cold", "-memcg", "-falloc", "-ptes", "-minor" };
@@ -97,7 +97,9 @@ static struct {
 	const struct test *t;
 	size_t span;		/* bytes per sample */
 	int fd, uffd;
-} b;
+	int vm, vcpu;
+	struct kvm_run *run;
+} b = { .vm = -1 };
 
 static bool use_ns;
 
@@ -197,6 +199,14 @@ static void settle(void)
 
 /* --- memory --- */
 
+static void need_vm(void)
+{
+	if (b.vm < 0)
+		b.vm = ioctl(open("/dev/kvm", O_RDWR | O_CLOEXEC), KVM_CREATE_VM, 0);
+	if (b.vm < 0)
+		cannot("no KVM: %s", strerror(errno));
+}
+
 static int open_memory(void)
 {
 	struct kvm_create_guest_memfd gmem = {
@@ -204,7 +214,6 @@ static int open_memory(void)
 		.flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
 	};
 	int fd, huge = b.t->mem == HUGETLB ? MFD_HUGETLB | MFD_HUGE_2MB : 0;
-	static int vm = -1;
 
 	switch (b.t->mem) {
 	case SHMEM:
@@ -214,11 +223,8 @@ static int open_memory(void)
 			cannot("memfd: %s", strerror(errno));
 		return fd;
 	case GMEM:
-		if (vm < 0)
-			vm = ioctl(open("/dev/kvm", O_RDWR | O_CLOEXEC), KVM_CREATE_VM, 0);
-		if (vm < 0)
-			cannot("no KVM: %s", strerror(errno));
-		fd = ioctl(vm, KVM_CREATE_GUEST_MEMFD, &gmem);
+		need_vm();
+		fd = ioctl(b.vm, KVM_CREATE_GUEST_MEMFD, &gmem);
 		if (fd < 0)
 			cannot("no guest_memfd: %s", strerror(errno));
 		return fd;
@@ -348,8 +354,73 @@ static void set_up_memory(void)
 	}
 }
 
+/* A vCPU, in protected mode without paging, that writes to one page after the other. */
+#define CODE_GPA	0x1000UL
+#define MEM_GPA		(16 * MIB)
+
+static void set_memslot(unsigned int slot, uint64_t gpa, size_t size, char *at)
+{
+	struct kvm_userspace_memory_region2 r = {
+		.slot = slot, .guest_phys_addr = gpa, .memory_size = size,
+		.userspace_addr = (uintptr_t)at,
+	};
+
+	if (slot && b.t->mem == GMEM) {
+		r.flags = KVM_MEM_GUEST_MEMFD;
+		r.guest_memfd = b.fd;
+	}
+	if (ioctl(b.vm, KVM_SET_USER_MEMORY_REGION2, &r))
+		cannot("memslot: %s", strerror(errno));
+}
+
+static void set_up_vcpu(void)
+{
+	static const unsigned char code[] = {
+		0xc6, 0x03, 0x01,			/* 1: movb $1, (%ebx) */
+		0x81, 0xc3, 0x00, 0x10, 0x00, 0x00,	/* addl $4096, %ebx */
+		0x49,					/* decl %ecx */
+		0x75, 0xf4,				/* jnz 1b */
+		0xf4,					/* hlt */
+	};
+	struct kvm_regs regs = {
+		.rip = CODE_GPA, .rbx = MEM_GPA, .rcx = b.span / PAGE, .rflags = 2,
+	};
+	struct kvm_segment *s;
+	struct kvm_sregs sregs;
+	char *page;
+
+	need_vm();
+	if (!b.run) {
+		b.vcpu = ioctl(b.vm, KVM_CREATE_VCPU, 0);
+		b.run = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, b.vcpu, 0);
+		if (b.run == MAP_FAILED)
+			cannot("no vCPU: %s", strerror(errno));
+		page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		memcpy(page, code, sizeof(code));
+		set_memslot(0, CODE_GPA, PAGE, page);
+
+		ioctl(b.vcpu, KVM_GET_SREGS, &sregs);
+		s = &sregs.cs;
+		s->base = 0;
+		s->limit = ~0U;
+		s->g = s->db = 1;
+		s->type = 11;
+		sregs.ds = *s;
+		sregs.ds.type = 3;
+		sregs.es = sregs.ss = sregs.ds;
+		sregs.cr0 |= 1;
+		if (ioctl(b.vcpu, KVM_SET_SREGS, &sregs))
+			cannot("KVM_SET_SREGS: %s", strerror(errno));
+	}
+	set_memslot(1, MEM_GPA, b.span, DST);
+	if (ioctl(b.vcpu, KVM_SET_REGS, &regs))
+		cannot("KVM_SET_REGS: %s", strerror(errno));
+}
+
 static void tear_down(void)
 {
+	if (b.t->op == VCPU)
+		set_memslot(1, MEM_GPA, 0, DST);
 	munmap(DST, b.span);
 	munmap(SRC, b.span);
 	if (b.fd >= 0)
@@ -413,6 +484,20 @@ static uint64_t sample_ioctl(void)
 	return start;
 }
 
+static uint64_t sample_vcpu(void)
+{
+	uint64_t start = now();
+	long ret;
+
+	do
+		ret = ioctl_raw(b.vcpu, KVM_RUN, NULL);
+	while (ret == -EINTR);
+	start = now() - start;
+	if (ret || b.run->exit_reason != KVM_EXIT_HLT)
+		fail("KVM_RUN: %s, exit reason %u", strerror(-ret), b.run->exit_reason);
+	return start;
+}
+
 static void *monitor(void *arg)
 {
 	const struct uffd_op *op = &uffd_ops[b.t->variant == MINOR ? CONTINUE : COPY];
@@ -450,6 +535,8 @@ static uint64_t sample(void)
 	switch (b.t->op) {
 	case FAULT:
 		return touch(DST, b.t->call, b.span);
+	case VCPU:
+		return sample_vcpu();
 	case TOUCH:
 		return touch(DST, PAGE, b.span);
 	case POPULATE:
@@ -532,6 +619,8 @@ static void run(const struct test *t)
 		set_up_memory();
 		if (t->op <= FAULT)
 			set_up_uffd();
+		if (t->op == VCPU)
+			set_up_vcpu();
 		if (t->op == FAULT && pthread_create(&thread, NULL, monitor, NULL))
 			fail("pthread_create");
 		usleep(20000);		/* let the kernel do what it has put off */
@@ -579,7 +668,8 @@ static bool exists(const struct test *t)
 	case PTES:
 		return t->op == CONTINUE && t->mem == SHMEM && huge;
 	case MINOR:
-		return t->op == FAULT && file && small && t->call == PAGE;
+		return (t->op == FAULT || (t->op == VCPU && t->mem == GMEM)) && file && small &&
+		       t->call == PAGE;
 	default:
 		break;
 	}
@@ -597,6 +687,8 @@ static bool exists(const struct test *t)
 		if (hugetlb)
 			return t->mem == HUGETLB && t->call == PMD;
 		return small ? t->call == PAGE : huge && t->mem == ANON && t->call == PMD;
+	case VCPU:
+		return file && small && t->call == PAGE;
 	case TOUCH:
 	case POPULATE:
 		return t->call == PMD && t->mem != GMEM && (small || huge);
