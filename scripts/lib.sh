@@ -49,3 +49,11 @@ need_disk() {
 	[ "$free" -ge "$1" ] ||
 		die "$OUT has $free GiB free and $1 are needed; free some or set OUT to a larger disk"
 }
+
+# uapi_headers: those of $TREE, for programs of ours, in $OUT/headers/include.
+uapi_headers() {
+	need gcc make libc6-dev rsync
+	make -s -C "$TREE" O="$OUT/build/headers" ARCH=x86_64 headers_install \
+		INSTALL_HDR_PATH="$OUT/headers" > "$OUT/headers.log" 2>&1 ||
+		die "the headers of $TREE were not installed, see $OUT/headers.log"
+}
