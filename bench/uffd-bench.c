@@ -5,13 +5,13 @@
  * Under QEMU's -icount shift=0 the TSC counts instructions, and two runs print the
  * same bytes. With -t it is nanoseconds. Prints, tab separated:
  *
- *	NAME MEDIAN LOWEST HIGHEST FOLIO-KIB PMD-MAPPED-KIB
+ *	NAME MEDIAN LOWEST HIGHEST FOLIO-KIB PMD-MAPPED-KIB PAGES
  *	NAME - why this kernel cannot
  *
  * Each test runs in a process of its own. It fills 8 MiB (or 64) of fresh memory several
  * times over; set-up and tear-down are outside of the measurement, the allocation of
  * the last level of the page table is in it. FOLIO-KIB is the size of the folio found
- * in the first page.
+ * in the first page, PAGES how many a sample fills.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -102,6 +102,9 @@ static struct {
 } b = { .vm = -1 };
 
 static bool use_ns;
+
+/* Marks for count-plugin.c, and nothing to everybody else: the bytes are "UFF" and X. */
+#define MARK(x)	asm volatile("nopl %c0(%%rax)" : : "i"(0x464655 | (x) << 24) : "memory")
 
 static inline uint64_t now(void)
 {
@@ -598,6 +601,7 @@ static void run(const struct test *t)
 	double pages;
 	int nr;
 
+	MARK('T');
 	b.t = t;
 	b.span = t->call > SAMPLE ? t->call : SAMPLE;
 	if (t->op == FAULT)
@@ -624,7 +628,9 @@ static void run(const struct test *t)
 		if (t->op == FAULT && pthread_create(&thread, NULL, monitor, NULL))
 			fail("pthread_create");
 		usleep(20000);		/* let the kernel do what it has put off */
+		MARK('B');
 		v[i < 0 ? 0 : i] = sample();
+		MARK('E');
 		kib = t->op == PWRITE ? 0 : folio_kib(DST);
 		pmd = pmd_kib(DST);
 		verify();
@@ -633,8 +639,8 @@ static void run(const struct test *t)
 		tear_down();
 	}
 	qsort(v, nr, sizeof(v[0]), by_value);
-	printf("%s\t%.2f\t%.2f\t%.2f\t%u\t%lu\n", t->name, v[nr / 2] / pages, v[0] / pages,
-	       v[nr - 1] / pages, kib, pmd);
+	printf("%s\t%.2f\t%.2f\t%.2f\t%u\t%lu\t%.0f\n", t->name, v[nr / 2] / pages, v[0] / pages,
+	       v[nr - 1] / pages, kib, pmd, pages);
 	fflush(stdout);
 	_exit(OK);
 }
