@@ -50,10 +50,49 @@ need_disk() {
 		die "$OUT has $free GiB free and $1 are needed; free some or set OUT to a larger disk"
 }
 
+# base_tree: the kernel without the series, in $OUT/base.
+base_tree() {
+	[ -d "$OUT/base" ] ||
+		git -C "$TREE" worktree add --detach "$OUT/base" base > "$OUT/base.log" 2>&1 ||
+		die "cannot check out the base, see $OUT/base.log"
+}
+
 # uapi_headers: those of $TREE, for programs of ours, in $OUT/headers/include.
 uapi_headers() {
 	need gcc make libc6-dev rsync
 	make -s -C "$TREE" O="$OUT/build/headers" ARCH=x86_64 headers_install \
 		INSTALL_HDR_PATH="$OUT/headers" > "$OUT/headers.log" 2>&1 ||
 		die "the headers of $TREE were not installed, see $OUT/headers.log"
+}
+
+# debian_apt HINT TYPE SUITE...: make $apt, a directory that goes away with the script; in
+# it apt.conf, to be named by APT_CONFIG, for these suites, and dl/ to download to.
+debian_apt() {
+	local type=$2 mirror suite key=/usr/share/keyrings/debian-archive-keyring.gpg
+
+	# The mirror is the one this machine already uses for Debian itself.
+	mirror=$(apt-get indextargets --format '$(SITE) $(SUITE) $(ORIGIN)' 2>/dev/null |
+		awk '$3 == "Debian" && $2 !~ /security/ { print $1; exit }') || :
+	[ -n "$mirror" ] || mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+		sed -nE 's/^deb +(\[[^]]*\] +)?([^ ]+) +(bookworm|trixie|forky|sid|stable|testing) +.*main.*/\2/p' | head -n 1) || :
+	[ -n "$mirror" ] || mirror=$(awk '/^URIs:/ { u = $2 } /^Suites:/ && / (bookworm|trixie|forky|sid|stable|testing)( |$)/ { print u; exit }' \
+		/etc/apt/sources.list.d/*.sources 2>/dev/null) || :
+	[ -n "$mirror" ] || die "no Debian mirror in this machine's apt sources; $1"
+	[ -r "$key" ] || need debian-archive-keyring >&2
+	mkdir -p "$CACHE"
+	apt=$(mktemp -d "$CACHE/apt.XXXXXX")
+	trap 'rm -rf "$apt"' EXIT
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/parts" "$apt/dl"
+	# apt drops root for downloads.
+	chmod 755 "$apt"; chmod 777 "$apt/dl" "$apt/lists/partial"
+	for suite in "${@:3}"; do
+		echo "$type [signed-by=$key] $mirror $suite main"
+	done > "$apt/sources.list"
+	cat > "$apt/apt.conf" <<-EOF
+	Dir::Etc::SourceList "$apt/sources.list";
+	Dir::Etc::SourceParts "$apt/parts";
+	Dir::State::Lists "$apt/lists";
+	Dir::Cache "$apt/cache";
+	APT::Get::List-Cleanup "false";
+	EOF
 }
