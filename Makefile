@@ -4,7 +4,8 @@
 .PHONY: help run test mutants bench check tree refresh shell clean
 
 help:
-	@echo 'make run      run the demo in a VM (ARGS="--mem all" and the like)'
+	@echo 'make run      run the demo in a VM (ARGS="--mem all" and the like; ARGS=--compare: without'
+	@echo '              the series and with it, by a clock that counts instructions)'
 	@echo 'make test     run all tests in a VM (TESTS="NAME..." for some, BASE=1 for the'
 	@echo '              unmodified tests on the unpatched kernel)'
 	@echo 'make mutants  break the kernel in small ways and see the tests notice'
