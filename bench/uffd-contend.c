@@ -32,7 +32,7 @@
 #define SPAN	(64 * MIB)
 #define FAULTS	(16 * MIB)	/* of it, if threads fault */
 #define MAX	4	/* threads that fault, and that serve them */
-#define ROUNDS	5
+#define ROUNDS	4
 #define OFTEN	100
 
 enum op { COPY, ZEROPAGE, CONTINUE };
