@@ -57,6 +57,12 @@ base_tree() {
 		die "cannot check out the base, see $OUT/base.log"
 }
 
+# kernel_arg NAME=BZIMAGE FLAVOUR: is it a kernel, one that scripts/build FLAVOUR makes?
+kernel_arg() {
+	[[ $1 =~ ^[a-zA-Z0-9_.]+=. ]] || die "--kernel wants NAME=BZIMAGE, not ${1:-nothing}"
+	[ -r "${1#*=}" ] || die "no kernel image ${1#*=}; build it first (scripts/build $2)"
+}
+
 # uapi_headers: those of $TREE, for programs of ours, in $OUT/headers/include.
 uapi_headers() {
 	need gcc make libc6-dev rsync
