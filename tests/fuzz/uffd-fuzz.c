@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * uffd-fuzz [--seed S] [--seconds N | --rounds N] [--round SEED] [--type NAME] [-v]
+ *
+ * Random fills of userfaultfd, and of what else happens to memory.  A round is a process
+ * of one memory type and setting.  In half of the rounds one thread knows exactly what
+ * each ioctl has to answer and what each page holds (sequential.c); in the others threads
+ * get in each other's way, and what they see must have been possible (concurrent.c).
+ *
+ * --round runs the one round whose seed was printed.  One thread does the same each
+ * time; with several, the order is the machine's.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <linux/kvm.h>
+#include <linux/memfd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include "fuzz.h"
+
+#ifndef GUEST_MEMFD_FLAG_INIT_SHARED
+#define GUEST_MEMFD_FLAG_INIT_SHARED	(1ULL << 1)
+#endif
+#define THP		"/sys/kernel/mm/transparent_hugepage/"
+#define CGROUP		"/sys/fs/cgroup/uffd-fuzz"
+#define HUGE		"/sys/kernel/mm/hugepages/hugepages-2048kB/"
+#define ROUND_SECONDS	240
+#define PRESSURE_BYTES	"10M"
+
+static const char * const type_names[NR_TYPES] = {
+	"anon", "shmem", "shmem-private", "hugetlb", "hugetlb-private", "guest_memfd",
+};
+static const char * const count_names[NR_COUNTS] = {
+	"COPY", "ZEROPAGE", "CONTINUE", "POISON", "WRITEPROTECT", "REGISTER", "UNREGISTER", "WAKE",
+	"read", "write", "event", "MADV_DONTNEED", "punch hole", "truncate", "fallocate",
+	"MADV_PAGEOUT", "MADV_COLLAPSE", "MADV_(NO)HUGEPAGE", "munmap", "mmap", "mremap", "fork",
+	"page checked", "allocation failed",
+};
+
+struct round r;
+bool verbose;
+struct counts *counts;
+char *area, *scratch, *alias;
+int uffd = -1, fd = -1;
+__thread sigjmp_buf *volatile catching;
+static __thread int fail_nth_fd = -1;
+
+static void vsay(const char *prefix, const char *fmt, va_list ap)
+{
+	char line[600];
+	int len = snprintf(line, sizeof(line), "# %s", prefix);
+
+	len += vsnprintf(line + len, sizeof(line) - len - 1, fmt, ap);
+	if (len > (int)sizeof(line) - 2)
+		len = sizeof(line) - 2;
+	line[len++] = '\n';
+	if (write(STDOUT_FILENO, line, len) < 0)
+		return;
+}
+
+void note(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!verbose)
+		return;
+	va_start(ap, fmt);
+	vsay("", fmt, ap);
+	va_end(ap);
+}
+
+void fail(const char *fmt, ...)
+{
+	char prefix[64];
+	va_list ap;
+
+	/* The first is what counts. */
+	if (!atomic_exchange(&counts->failed, true)) {
+		snprintf(prefix, sizeof(prefix), "FAIL round %#lx: ", r.seed);
+		va_start(ap, fmt);
+		vsay(prefix, fmt, ap);
+		va_end(ap);
+	}
+	_exit(1);
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	if (catching)
+		siglongjmp(*catching, sig << 8 | info->si_code);
+	fail("signal %d, code %d, at %p", sig, info->si_code, info->si_addr);
+}
+
+static bool write_file(const char *path, const char *value)
+{
+	int f = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = f >= 0 && write(f, value, strlen(value)) == (ssize_t)strlen(value);
+
+	if (f >= 0)
+		close(f);
+	return ok;
+}
+
+static bool read_file(const char *path, char *buf, size_t size)
+{
+	int f = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = f < 0 ? -1 : read(f, buf, size - 1);
+
+	if (f >= 0)
+		close(f);
+	buf[n > 0 ? n : 0] = 0;
+	return n > 0;
+}
+
+static long number(const char *path)
+{
+	char buf[40];
+
+	return read_file(path, buf, sizeof(buf)) ? atol(buf) : -1;
+}
+
+/* --- a round --- */
+
+void fail_nth(unsigned int nth)
+{
+	char buf[20];
+
+	if (fail_nth_fd < 0)
+		fail_nth_fd = must(open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC));
+	must(pwrite(fail_nth_fd, buf, snprintf(buf, sizeof(buf), "%u", nth), 0));
+}
+
+bool failed_nth(void)
+{
+	char buf[20] = "";
+	bool did = false;
+
+	/* What it is that fails may also be this. */
+	if (pread(fail_nth_fd, buf, sizeof(buf) - 1, 0) > 0)
+		did = !atoi(buf);
+	while (pwrite(fail_nth_fd, "0", 1, 0) < 0)
+		if (errno != EFAULT && errno != ENOMEM)
+			fail("fail-nth: %m");
+	return did;
+}
+
+void *map_at(void *addr, size_t len)
+{
+	int flags = is_private() ? MAP_PRIVATE : MAP_SHARED;
+	off_t pos = ((char *)addr - area) + r.first * r.unit;
+
+	if (!is_file())
+		return must(mmap(addr, len, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)) + (char *)0;
+	return must(mmap(addr, len, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, pos)) + (char *)0;
+}
+
+static char *reserve(size_t len)
+{
+	char *p = must(mmap(NULL, len + 2 * M2, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) + (char *)0;
+
+	return (char *)(((uintptr_t)p + 2 * M2 - 1) / M2 * M2);
+}
+
+void open_uffd(uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+
+	uffd = must(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+	must(ioctl(uffd, UFFDIO_API, &api));
+}
+
+static int guest_memfd(size_t size)
+{
+	struct kvm_create_guest_memfd args = {
+		.size = size, .flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
+	};
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm = -1;
+
+	if (kvm >= 0)
+		vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	return vm < 0 ? -1 : ioctl(vm, KVM_CREATE_GUEST_MEMFD, &args);
+}
+
+static void make_memory(void)
+{
+	size_t len = r.nr * r.unit;
+
+	area = reserve(len);
+	scratch = reserve(len);
+	alias = reserve(len);
+	if (r.type == GMEM)
+		fd = must(guest_memfd((r.first + r.nr) * r.unit));
+	else if (is_file())
+		fd = must(syscall(SYS_memfd_create, "uffd-fuzz",
+				  MFD_CLOEXEC | (is_hugetlb() ? MFD_HUGETLB : 0)));
+	if (is_file() && r.type != GMEM)
+		must(ftruncate(fd, (r.first + r.nr) * r.unit));
+	map_at(area, len);
+	if (is_file())
+		must(mmap(alias, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+			  r.first * r.unit));
+}
+
+static uint64_t all_features;	/* that are no events */
+static unsigned int types;	/* that work here */
+static bool can_inject;
+
+static void plan(uint64_t seed)
+{
+	uint64_t s = seed;
+
+	memset(&r, 0, sizeof(r));
+	r.seed = seed;
+	do {
+		r.type = rnd64(&s) % NR_TYPES;
+	} while (!(types & 1 << r.type));
+	r.concurrent = rnd64(&s) % 2;
+	r.unit = is_hugetlb() ? M2 : K4;
+	r.nr = is_hugetlb() ? 2 + rnd64(&s) % 7 : 16 + rnd64(&s) % (rnd64(&s) % 3 ? 200 : MAX_PAGES - 16);
+	r.first = is_file() && rnd64(&s) % 3 == 0 ? 1 + rnd64(&s) % (is_hugetlb() ? 3 : 600) : 0;
+	r.pressure = rnd64(&s) % 6 == 0 && r.type <= SHMEM_PRIVATE;
+	if (r.pressure)
+		r.nr = MAX_PAGES;
+	r.swap = r.pressure || rnd64(&s) % 2;
+	r.inject = can_inject && rnd64(&s) % 3 == 0;
+	r.features = all_features;
+	if (rnd64(&s) % 2)
+		r.features &= ~UFFD_FEATURE_WP_UNPOPULATED;
+	r.ops = 200 + rnd64(&s) % (is_hugetlb() ? 400 : 1500);
+}
+
+static void set_policy(uint64_t seed)
+{
+	static const char * const anon[] = { "always", "madvise", "never", "always" };
+	static const char * const shmem[] = { "always", "never", "advise", "within_size" };
+	static const char * const small[] = { "always", "never", "inherit", "madvise" };
+	static const char * const shmem_small[] = { "always", "never", "inherit", "advise" };
+	uint64_t s = seed ^ 0x7419;
+
+	/* 6.18 does not end truncating large folios of shmem that are swapped out. */
+	bool large = !(r.swap && (r.type == SHMEM || r.type == SHMEM_PRIVATE));
+
+	write_file(THP "enabled", anon[rnd64(&s) % 4]);
+	write_file(THP "shmem_enabled", large ? shmem[rnd64(&s) % 4] : "never");
+	write_file(THP "hugepages-64kB/enabled", small[rnd64(&s) % 4]);
+	write_file(THP "hugepages-64kB/shmem_enabled", large ? shmem_small[rnd64(&s) % 4] : "never");
+	write_file(THP "hugepages-2048kB/enabled", small[rnd64(&s) % 4]);
+	write_file(THP "hugepages-2048kB/shmem_enabled", large ? shmem_small[rnd64(&s) % 4] : "never");
+	/* It is in the way of one who wants to know what is mapped. */
+	write_file(THP "khugepaged/pages_to_scan", r.concurrent ? "4096" : "1");
+	write_file(THP "khugepaged/scan_sleep_millisecs", r.concurrent ? "20" : "100000000");
+}
+
+static void child(void)
+{
+	struct sigaction act = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	setsid();
+	sigaction(SIGBUS, &act, NULL);
+	sigaction(SIGSEGV, &act, NULL);
+	if (r.pressure)
+		must(write_file(CGROUP "/cgroup.procs", "0") ? 0 : -1);
+	make_memory();
+	if (r.concurrent)
+		concurrent();
+	else
+		sequential();
+	_exit(0);
+}
+
+/* Where its threads are. */
+static void say_where(pid_t pid)
+{
+	char path[600], buf[4096];
+	struct dirent *t;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	while (dir && (t = readdir(dir))) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/stack", pid, t->d_name);
+		if (*t->d_name != '.' && read_file(path, buf, sizeof(buf)))
+			printf("# thread %s:\n%s", t->d_name, buf);
+	}
+	if (dir)
+		closedir(dir);
+	fflush(stdout);
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+/* Does it end within so many seconds? */
+static bool ends(pid_t pid, int *status, double seconds)
+{
+	double until = now() + seconds;
+
+	while (waitpid(pid, status, WNOHANG) != pid) {
+		if (now() > until)
+			return false;
+		usleep(2000);
+	}
+	return true;
+}
+
+static bool run_round(uint64_t seed)
+{
+	long pool = number(HUGE "free_hugepages"), reserved = number(HUGE "resv_hugepages");
+	uint64_t s = seed ^ 0x411;
+	bool interrupt, ok;
+	int status = 0;
+	pid_t pid;
+
+	plan(seed);
+	/* In the middle of whatever it does. */
+	interrupt = r.concurrent && rnd64(&s) % 4 == 0;
+	set_policy(seed);
+	if (verbose)
+		printf("# round %#lx: %s, %s, %u pages from %u on, features %#lx%s%s%s\n", seed,
+		       type_names[r.type], r.concurrent ? "concurrent" : "sequential", r.nr, r.first,
+		       r.features, r.pressure ? ", pressure" : r.swap ? ", swap" : "",
+		       r.inject ? ", allocations fail" : "",
+		       interrupt ? ", killed" : "");
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		child();
+	if (pid < 0)
+		fail("fork: %m");
+	if (interrupt) {
+		ok = ends(pid, &status, (rnd64(&s) % 1000) / 500.0);
+		if (!ok)
+			kill(pid, SIGKILL);
+		if (!ok && !ends(pid, &status, 60)) {
+			say_where(pid);
+			fail("cannot be killed");
+		}
+	} else if (!ends(pid, &status, 60) &&
+		   (printf("# round %#lx takes long\n", seed), !ends(pid, &status, ROUND_SECONDS - 60))) {
+		say_where(pid);
+		kill(pid, SIGKILL);
+		fail("hangs%s", ends(pid, &status, 60) ? "" : ", and cannot be killed");
+	}
+	ok = !counts->failed &&
+	     (WIFEXITED(status) ? !WEXITSTATUS(status) : WTERMSIG(status) == SIGKILL && interrupt);
+	if (!ok && !counts->failed)
+		printf("# FAIL round %#lx: status %#x\n", seed, status);
+	/* All of its huge pages are free again. */
+	for (int i = 0; ok && pool >= 0 && (number(HUGE "free_hugepages") != pool ||
+					    number(HUGE "resv_hugepages") != reserved); i++) {
+		if (i == 500) {
+			printf("# FAIL round %#lx: %ld huge pages are free, and %ld reserved, not %ld and %ld\n",
+			       seed, number(HUGE "free_hugepages"), number(HUGE "resv_hugepages"),
+			       pool, reserved);
+			ok = false;
+			break;
+		}
+		usleep(10000);
+	}
+	counts->failed = false;
+	return ok;
+}
+
+/* --- all of them --- */
+
+static bool look(unsigned int want)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = MISSING };
+	int f;
+
+	uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api)) {
+		printf("1..0 # SKIP no userfaultfd\n");
+		return false;
+	}
+	/* Those of events are up to the round. */
+	all_features = api.features & ~(uint64_t)(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |
+			UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_SIGBUS |
+			UFFD_FEATURE_WP_ASYNC);
+	types = 1 << ANON | 1 << SHMEM | 1 << SHMEM_PRIVATE;
+	if (number(HUGE "nr_hugepages") >= 40)
+		types |= 1 << HUGETLB | 1 << HUGETLB_PRIVATE;
+	else
+		printf("# without hugetlb: it takes 40 huge pages\n");
+	f = guest_memfd(M2);
+	if (f >= 0) {
+		reg.range.len = M2;
+		reg.range.start = (uintptr_t)mmap(NULL, M2, PROT_READ | PROT_WRITE, MAP_SHARED, f, 0);
+		/* Not without the series. */
+		if (!ioctl(uffd, UFFDIO_REGISTER, &reg))
+			types |= 1 << GMEM;
+	}
+	if (!(types & 1 << GMEM))
+		printf("# without guest_memfd: it cannot be registered\n");
+	close(uffd);
+	uffd = -1;
+	types &= want;
+	if (!types)
+		printf("1..0 # SKIP none of the types works here\n");
+	can_inject = !access("/proc/self/fail-nth", W_OK);
+	if (!can_inject)
+		printf("# without failing allocations: no /proc/self/fail-nth\n");
+	write_file("/sys/kernel/debug/failslab/verbose", "0");
+	write_file("/sys/kernel/debug/fail_page_alloc/verbose", "0");
+	write_file("/sys/kernel/debug/fail_usercopy/verbose", "0");
+	write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "0");
+	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "0");
+	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+	mkdir(CGROUP, 0755);
+	if (!write_file(CGROUP "/memory.max", PRESSURE_BYTES))
+		printf("# pressure does nothing: no memory cgroup\n");
+	return types;
+}
+
+static void report(unsigned long rounds, double seconds)
+{
+	unsigned long fills = 0;
+
+	for (int i = COPY; i <= POISON; i++)
+		fills += counts->done[i];
+	printf("# %lu rounds, %lu fills, %.0f s\n", rounds, fills, seconds);
+	for (int i = 0; i < NR_COUNTS; i++) {
+		printf("# %-18s %8lu", count_names[i], counts->done[i]);
+		for (int e = 0; i <= WRITEPROTECT && e < 64; e++)
+			if (counts->err[i][e])
+				printf("  %s %lu", e ? strerrorname_np(e) ?: "?" : "ok", counts->err[i][e]);
+		puts("");
+	}
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = time(NULL) * 1000003ULL, one = 0, s;
+	unsigned long rounds = 0, most = ~0UL, failed = 0;
+	unsigned int want = ~0U;
+	double start = now(), seconds = 60, beat = start;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	for (int i = 1; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+		if (!strcmp(argv[i], "-v")) {
+			verbose = true;
+			continue;
+		}
+		if (value && !strcmp(argv[i], "--seed")) {
+			seed = strtoull(value, NULL, 0);
+		} else if (value && !strcmp(argv[i], "--seconds")) {
+			seconds = atof(value);
+		} else if (value && !strcmp(argv[i], "--rounds")) {
+			most = atol(value);
+			seconds = 1e9;
+		} else if (value && !strcmp(argv[i], "--round")) {
+			one = strtoull(value, NULL, 0);
+		} else if (value && !strcmp(argv[i], "--type")) {
+			want = 0;
+			for (int t = 0; t < NR_TYPES; t++)
+				if (!strcmp(value, type_names[t]))
+					want = 1 << t;
+		} else {
+			fprintf(stderr, "uffd-fuzz: %s? see the head of uffd-fuzz.c\n", argv[i]);
+			return 2;
+		}
+		i++;
+	}
+	counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	printf("TAP version 13\n");
+	if (!look(want))
+		return 4;
+	printf("1..1\n# seed %#lx\n", seed);
+	s = seed;
+	while (one ? !rounds : rounds < most && now() - start < seconds) {
+		if (!run_round(one ?: rnd64(&s)) && ++failed == 10)
+			break;
+		rounds++;
+		if (now() - beat > 60) {
+			beat = now();
+			printf("# %lu rounds after %.0f s\n", rounds, beat - start);
+		}
+	}
+	write_file(THP "khugepaged/scan_sleep_millisecs", "10000");
+	rmdir(CGROUP);
+	report(rounds, now() - start);
+	printf("%sok 1 %lu of %lu rounds failed\n", failed ? "not " : "", failed, rounds);
+	return failed ? 1 : 0;
+}
