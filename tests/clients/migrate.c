@@ -236,14 +236,14 @@ static bool running(struct vm *vm)
 		(strstr(vm->line, "\"status\": \"running\"") || fail("%s: %s", vm->name, vm->line));
 }
 
-static bool postcopy(const struct memory *memory, bool preempt)
+static bool postcopy(const struct memory *memory, bool urgent)
 {
 	long requests, pages;
 
 	if (!start(&src, memory, NULL) || !start(&dst, memory, "-incoming") ||
 	    !capability(&src, "postcopy-ram") || !capability(&dst, "postcopy-ram"))
 		return false;
-	if (preempt && (!capability(&src, "postcopy-preempt") || !capability(&dst, "postcopy-preempt")))
+	if (urgent && (!capability(&src, "postcopy-preempt") || !capability(&dst, "postcopy-preempt")))
 		return false;
 	/* The first pass of pre-copy would take some ten seconds. */
 	if (!bandwidth(1 << 20) || !guest_does(&src, 3) ||
@@ -265,6 +265,33 @@ static bool postcopy(const struct memory *memory, bool preempt)
 		return false;
 	printf("# %ld pages, %ld requests; guest is in round %ld\n", pages, requests, guest_round(&dst));
 	return requests > 0 || fail("no page was asked for");
+}
+
+static void end_case(void)
+{
+	stop(&src);
+	stop(&dst);
+	unlink(src.serial);
+	unlink(dst.serial);
+	unlink("/tmp/migrate");
+	unlink(SNAPSHOT);
+}
+
+/*
+ * Now and then QEMU 7.2 pauses here, as it finds that a page is there already.  It was
+ * seen on the unpatched kernel, and with postcopy-preempt only.
+ */
+static bool preempt(const struct memory *memory)
+{
+	if (postcopy(memory, true))
+		return true;
+	if (!strstr(why, "postcopy-paused"))
+		return false;
+	printf("# once more, as QEMU paused: %.600s\n", why);
+	end_case();
+	why[0] = 0;
+	deadline = time(NULL) + CASE_SECONDS;
+	return postcopy(memory, true);
 }
 
 static bool snapshot(const struct memory *memory)
@@ -301,12 +328,7 @@ static void report(const char *what, const struct memory *memory, bool ok)
 		guest_round(&src);
 		guest_round(&dst);
 	}
-	stop(&src);
-	stop(&dst);
-	unlink(src.serial);
-	unlink(dst.serial);
-	unlink("/tmp/migrate");
-	unlink(SNAPSHOT);
+	end_case();
 	if (!ok)
 		printf("# %s\n", why);
 	printf("%sok %d qemu %s, %s\n", ok ? "" : "not ", ++nr_results, what, memory->name);
@@ -326,7 +348,7 @@ int main(void)
 	for (int i = 0; i < 3; i++)
 		report("postcopy", all[i], postcopy(all[i], false));
 	for (int i = 0; i < 3; i++)
-		report("postcopy-preempt", all[i], postcopy(all[i], true));
+		report("postcopy-preempt", all[i], preempt(all[i]));
 	report("background-snapshot", &anon, snapshot(&anon));
 	return nr_failed > 0;
 }
