@@ -64,11 +64,13 @@ static bool good(int type, unsigned long until)
 		unsigned long p = n * 37 % PAGES;
 
 		for (unsigned long i = 0; i < PAGE / 8; i++) {
-			uint64_t is = memory[type][p * PAGE / 8 + i], want = p < until ? word(type, p, i) : 0;
+			uint64_t is = memory[type][p * PAGE / 8 + i];
+			uint64_t want = p < until ? word(type, p, i) : 0;
 
 			if (is == want)
 				continue;
-			printf("# %s: page %lu, word %lu: %#lx, not %#lx\n", names[type], p, i, is, want);
+			printf("# %s: page %lu, word %lu: %#lx, not %#lx\n",
+			       names[type], p, i, is, want);
 			return false;
 		}
 	}
@@ -120,7 +122,8 @@ int main(int argc, char **argv)
 		usleep(1000);
 
 	alarm(60);
-	memory[MOVED] = mremap(memory[MOVED], SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, map(MAP_PRIVATE | MAP_ANONYMOUS, -1));
+	memory[MOVED] = mremap(memory[MOVED], SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			       map(MAP_PRIVATE | MAP_ANONYMOUS, -1));
 	must(memory[MOVED] != MAP_FAILED, "mremap");
 	must(!madvise(memory[DROPPED] + SIZE / 16, SIZE / 2, MADV_DONTNEED), "madvise");
 	pid = fork();

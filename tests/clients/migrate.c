@@ -84,16 +84,19 @@ static bool answer(struct vm *vm)
 	}
 }
 
-__attribute__((format(printf, 2, 3)))
-static bool qmp(struct vm *vm, const char *fmt, ...)
+/* A command and its arguments, if it has some. */
+__attribute__((format(printf, 3, 4)))
+static bool qmp(struct vm *vm, const char *name, const char *fmt, ...)
 {
-	char command[512];
+	char arguments[256], command[512];
 	va_list ap;
 	int len;
 
 	va_start(ap, fmt);
-	len = vsnprintf(command, sizeof(command), fmt, ap);
+	vsnprintf(arguments, sizeof(arguments), fmt, ap);
 	va_end(ap);
+	len = snprintf(command, sizeof(command), "{'execute': '%s', 'arguments': {%s}}\n",
+		       name, arguments);
 	if (write(vm->in, command, len) != len)
 		return fail("the QEMU of the %s ended", vm->name);
 	return answer(vm);
@@ -125,8 +128,11 @@ static bool start(struct vm *vm, const struct memory *memory, const char *option
 	snprintf(machine, sizeof(machine), "pc,hpet=off,memory-backend=ram");
 	snprintf(ram, sizeof(ram), "%dM", MIB);
 	snprintf(object, sizeof(object), "%s,id=ram,size=%dM", memory->object, MIB);
-	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || (vm->pid = fork()) < 0)
-		return fail("%s", strerror(errno));
+	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
+		return fail("pipe: %s", strerror(errno));
+	vm->pid = fork();
+	if (vm->pid < 0)
+		return fail("fork: %s", strerror(errno));
 	if (!vm->pid) {
 		dup2(in[0], STDIN_FILENO);
 		dup2(out[1], STDOUT_FILENO);
@@ -137,7 +143,7 @@ static bool start(struct vm *vm, const struct memory *memory, const char *option
 	close(out[1]);
 	vm->in = in[1];
 	vm->out = out[0];
-	return answer(vm) && qmp(vm, "{\"execute\": \"qmp_capabilities\"}\n");
+	return answer(vm) && qmp(vm, "qmp_capabilities", " ");
 }
 
 static void stop(struct vm *vm)
@@ -195,15 +201,15 @@ static bool guest_does(struct vm *vm, int rounds)
 
 static bool capability(struct vm *vm, const char *name)
 {
-	return qmp(vm, "{\"execute\": \"migrate-set-capabilities\", \"arguments\": {\"capabilities\": [{\"capability\": \"%s\", \"state\": true}]}}\n",
-		   name);
+	return qmp(vm, "migrate-set-capabilities",
+		   "'capabilities': [{'capability': '%s', 'state': true}]", name);
 }
 
 /* In bytes per second, as is that of post-copy: most pages are to be asked for. */
 static bool bandwidth(long bytes)
 {
-	return qmp(&src, "{\"execute\": \"migrate-set-parameters\", \"arguments\": {\"max-bandwidth\": %ld, \"max-postcopy-bandwidth\": 4194304}}\n",
-		   bytes);
+	return qmp(&src, "migrate-set-parameters",
+		   "'max-bandwidth': %ld, 'max-postcopy-bandwidth': 4194304", bytes);
 }
 
 /* Until the migration is in this state; SEEN counts the answers that say OTHER. */
@@ -212,7 +218,7 @@ static bool wait_for(struct vm *vm, const char *state, const char *other, int *s
 	char quoted[64];
 
 	for (;;) {
-		if (!qmp(vm, "{\"execute\": \"query-migrate\"}\n"))
+		if (!qmp(vm, "query-migrate", " "))
 			return false;
 		snprintf(quoted, sizeof(quoted), "\"status\": \"%s\"", state);
 		if (strstr(vm->line, quoted))
@@ -232,7 +238,7 @@ static bool wait_for(struct vm *vm, const char *state, const char *other, int *s
 
 static bool running(struct vm *vm)
 {
-	return qmp(vm, "{\"execute\": \"query-status\"}\n") &&
+	return qmp(vm, "query-status", " ") &&
 		(strstr(vm->line, "\"status\": \"running\"") || fail("%s: %s", vm->name, vm->line));
 }
 
@@ -243,27 +249,29 @@ static bool postcopy(const struct memory *memory, bool urgent)
 	if (!start(&src, memory, NULL) || !start(&dst, memory, "-incoming") ||
 	    !capability(&src, "postcopy-ram") || !capability(&dst, "postcopy-ram"))
 		return false;
-	if (urgent && (!capability(&src, "postcopy-preempt") || !capability(&dst, "postcopy-preempt")))
+	if (urgent &&
+	    (!capability(&src, "postcopy-preempt") || !capability(&dst, "postcopy-preempt")))
 		return false;
 	/* The first pass of pre-copy would take some ten seconds. */
 	if (!bandwidth(1 << 20) || !guest_does(&src, 3) ||
-	    !qmp(&dst, "{\"execute\": \"migrate-incoming\", \"arguments\": {\"uri\": \"unix:/tmp/migrate\"}}\n") ||
-	    !qmp(&src, "{\"execute\": \"migrate\", \"arguments\": {\"uri\": \"unix:/tmp/migrate\"}}\n") ||
+	    !qmp(&dst, "migrate-incoming", "'uri': 'unix:/tmp/migrate'") ||
+	    !qmp(&src, "migrate", "'uri': 'unix:/tmp/migrate'") ||
 	    !wait_for(&src, "active", "", NULL))
 		return false;
 	while (number(&src, "transferred") < 1 << 20) {
 		usleep(20000);
-		if (!in_time("1 MiB of pre-copy") || !qmp(&src, "{\"execute\": \"query-migrate\"}\n"))
+		if (!in_time("1 MiB of pre-copy") || !qmp(&src, "query-migrate", " "))
 			return false;
 	}
-	if (!qmp(&src, "{\"execute\": \"migrate-start-postcopy\"}\n") ||
+	if (!qmp(&src, "migrate-start-postcopy", " ") ||
 	    !wait_for(&src, "completed", "", NULL))
 		return false;
 	requests = number(&src, "postcopy-requests");
 	pages = number(&src, "normal");
 	if (!wait_for(&dst, "completed", "", NULL) || !running(&dst) || !guest_does(&dst, 5))
 		return false;
-	printf("# %ld pages, %ld requests; guest is in round %ld\n", pages, requests, guest_round(&dst));
+	printf("# %ld pages, %ld requests; guest is in round %ld\n",
+	       pages, requests, guest_round(&dst));
 	return requests > 0 || fail("no page was asked for");
 }
 
@@ -300,7 +308,7 @@ static bool snapshot(const struct memory *memory)
 
 	if (!start(&src, memory, NULL) || !capability(&src, "background-snapshot") ||
 	    !bandwidth(4 << 20) || !guest_does(&src, 3) ||
-	    !qmp(&src, "{\"execute\": \"migrate\", \"arguments\": {\"uri\": \"exec:cat > " SNAPSHOT "\"}}\n"))
+	    !qmp(&src, "migrate", "'uri': 'exec:cat > %s'", SNAPSHOT))
 		return false;
 	first = guest_round(&src);
 	if (!wait_for(&src, "completed", "", NULL))
@@ -312,13 +320,14 @@ static bool snapshot(const struct memory *memory)
 		return fail("the guest did %ld rounds while the snapshot was taken", last - first);
 	/* What is in there is one moment: the guest goes on from it as well. */
 	if (!start(&dst, memory, "-incoming") ||
-	    !qmp(&dst, "{\"execute\": \"migrate-incoming\", \"arguments\": {\"uri\": \"exec:cat " SNAPSHOT "\"}}\n") ||
+	    !qmp(&dst, "migrate-incoming", "'uri': 'exec:cat %s'", SNAPSHOT) ||
 	    !wait_for(&dst, "completed", "", NULL) || !running(&dst) || !guest_does(&dst, 0))
 		return false;
 	loaded = guest_round(&dst);
 	if (!guest_does(&dst, 5))
 		return false;
-	printf("# snapshot between the rounds %ld and %ld; loaded, the guest is in round %ld\n", first, last, loaded);
+	printf("# snapshot between the rounds %ld and %ld; loaded, the guest is in round %ld\n",
+	       first, last, loaded);
 	return true;
 }
 
