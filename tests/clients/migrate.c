@@ -148,7 +148,7 @@ static bool start(struct vm *vm, const struct memory *memory, const char *option
 
 static void stop(struct vm *vm)
 {
-	if (!vm->pid)
+	if (vm->pid <= 0)
 		return;
 	kill(vm->pid, SIGKILL);
 	waitpid(vm->pid, NULL, 0);
