@@ -10,6 +10,7 @@
 #define END	0x1000000	/* RAM in migrate.c */
 #define LAST	0xffc		/* what does not change in a page */
 #define COM	0x3f8
+#define CODE	0x8000		/* in RAM */
 
 	.macro	new page, to		/* what this round, %ebp, writes to it */
 	mov	\page, \to
@@ -23,6 +24,7 @@ base:
 	.code16
 real:
 	cli
+	cld
 	lgdtl	%cs:gdtr - base
 	mov	%cr0, %eax
 	or	$1, %al
@@ -33,8 +35,20 @@ real:
 protected:
 	mov	$16, %eax
 	mov	%eax, %ds
+	mov	%eax, %es
 	mov	%eax, %ss
 	mov	$0x7000, %esp
+	/*
+	 * Be and stay in RAM: postcopy-preempt of QEMU 7.2 forgets, if a page of another
+	 * block is asked for, that its two channels have not the same block last.
+	 */
+	mov	$base, %esi
+	mov	$CODE, %edi
+	mov	$gdt - base, %ecx
+	rep movsb
+	mov	$CODE + start - base, %eax
+	jmp	*%eax
+start:
 	xor	%ebp, %ebp
 	mov	$FIRST, %edi
 fill:

@@ -286,8 +286,9 @@ static void end_case(void)
 }
 
 /*
- * Now and then QEMU 7.2 pauses here, as it finds that a page is there already.  It was
- * seen on the unpatched kernel, and with postcopy-preempt only.
+ * QEMU 7.2 names the block of a page only if it is not that of the page before, and forgets
+ * that this one may have gone by the other channel.  What comes then goes to the wrong
+ * block, mostly where a page is already ("File exists"), with any kernel.
  */
 static bool preempt(const struct memory *memory)
 {
@@ -295,7 +296,7 @@ static bool preempt(const struct memory *memory)
 		return true;
 	if (!strstr(why, "postcopy-paused"))
 		return false;
-	printf("# once more, as QEMU paused: %.600s\n", why);
+	printf("# once more, as QEMU paused: %.60s\n", why);
 	end_case();
 	why[0] = 0;
 	deadline = time(NULL) + CASE_SECONDS;
