@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The front end; each target is one script.
 .DEFAULT_GOAL := help
-.PHONY: help run test mutants bench check tree refresh shell clean
+.PHONY: help run test mutants bench check bisect tree refresh shell clean
 
 help:
 	@echo 'make run      run the demo in a VM (ARGS="--mem all" and the like; ARGS=--compare: without'
@@ -14,6 +14,8 @@ help:
 	@echo '              PEER=X.Y: and with that Linux from Debian; ARGS=--contention:'
 	@echo '              which locks threads wait for instead)'
 	@echo 'make check    check the patches (FAST=1: without the long checks)'
+	@echo 'make bisect   build, boot and test each patch by itself (ARGS="--from N --to M");'
+	@echo '              goes on where it was stopped, does what changed'
 	@echo 'make tree     unpack the kernel and apply the patches to out/tree'
 	@echo 'make refresh  write the commits of out/tree back to patches/'
 	@echo 'make shell    a prompt in the test VM'
@@ -33,6 +35,9 @@ bench:
 
 check:
 	@FAST=$(FAST) scripts/check
+
+bisect:
+	@scripts/bisect $(ARGS)
 
 tree:
 	@scripts/tree

@@ -71,6 +71,28 @@ uapi_headers() {
 		die "the headers of $TREE were not installed, see $OUT/headers.log"
 }
 
+# vm_results VM JOBS STATUS LOG: one line, as of scripts/results, per result that the jobs of
+# the list JOBS (columns as in tests/base.list) had in the VM of this name; scripts/vm ended
+# with STATUS and has printed LOG.
+vm_results() {
+	local verdicts=$OUT/vm/$1/verdict name kind verdict code log lines
+
+	lines=$(while IFS=$'\t' read -r name _ _ kind _; do
+		read -r verdict code < <(awk -v name="$name" '$1 == "JOB" && $2 == name { print $3, $5; found = 1 }
+			END { if (!found) print "none 0" }' "$verdicts")
+		log=$OUT/vm/$1/jobs/$name.log
+		[ -r "$log" ] || log=/dev/null
+		"$TOP/scripts/results" -v job="$name" -v kind="$kind" -v verdict="$verdict" -v code="$code" "$log"
+	done < "$2"
+	# One failure per job whose kernel log is dirty; the lines are printed by scripts/vm.
+	awk '/^DIRTY / { job = $2; sub(/^DIRTY [^ ]+ /, ""); if (!seen[job]++) printf "fail\t%s\tkernel log: %s\n", job, $0 }' \
+		"$verdicts")
+	if [ "$3" -ne 0 ] && ! grep -q '^fail' <<< "$lines"; then
+		lines+=$(printf '\nfail\tthe VM\t%s' "$(grep '^vm ' "$4" | tail -n 1)")
+	fi
+	echo "$lines"
+}
+
 # debian_apt HINT TYPE SUITE...: make $apt, a directory that goes away with the script; in
 # it apt.conf, to be named by APT_CONFIG, for these suites, and dl/ to download to.
 debian_apt() {
