@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The front end; each target is one script.
 .DEFAULT_GOAL := help
-.PHONY: help run test mutants bench check bisect tree refresh shell clean
+.PHONY: help run test torture mutants bench check bisect tree refresh shell clean
 
 help:
 	@echo 'make run      run the demo in a VM (ARGS="--mem all" and the like; ARGS=--compare: without'
@@ -9,6 +9,8 @@ help:
 	@echo 'make test     run all tests in a VM (TESTS="NAME..." for some, BASE=1 for the'
 	@echo '              unmodified tests on the unpatched kernel)'
 	@echo 'make mutants  break the kernel in small ways and see the tests notice'
+	@echo 'make torture  the tests, and 30 minutes of random fills, in kernels that hunt bugs: KASAN,'
+	@echo '              KCSAN, lock debugging, PREEMPT_RT (ARGS="--kernels kasan --minutes 5")'
 	@echo 'make bench    count the instructions that filling a page takes, with and without'
 	@echo '              the series (ARGS="--quick", ARGS="--rows REGEX" and the like;'
 	@echo '              PEER=X.Y: and with that Linux from Debian; ARGS=--contention:'
@@ -26,6 +28,9 @@ run:
 
 test:
 	@scripts/test $(if $(BASE),--base) $(TESTS)
+
+torture:
+	@scripts/torture $(ARGS)
 
 mutants:
 	@scripts/mutants $(TESTS)

@@ -800,8 +800,9 @@ static void collapse_op(unsigned int i, unsigned int n)
 	}
 	if (!is_file())
 		return;
+	/* 6.18 drops page tables with markers of poison in them. */
 	for (unsigned int k = 0; k < r.nr; k++)
-		if (pages[k].vma && !pages[k].anon && !pages[k].poison)
+		if (pages[k].vma && !pages[k].anon)
 			pages[k].pte = UNSURE;
 	sync_file(0, r.nr, true);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * uffd-fuzz [--seed S] [--seconds N | --rounds N] [--round SEED] [--type NAME] [-v]
+ * uffd-fuzz [--seed S] [--seconds N | --rounds N] [--round SEED] [--type NAME]
+ *	[--sequential] [-v]
  *
  * Random fills of userfaultfd, and of what else happens to memory.  A round is a process
  * of one memory type and setting.  In half of the rounds one thread knows exactly what
@@ -25,9 +26,10 @@
 #define GUEST_MEMFD_FLAG_INIT_SHARED	(1ULL << 1)
 #endif
 #define THP		"/sys/kernel/mm/transparent_hugepage/"
+#define FAIL		"/sys/kernel/debug/fail"
 #define CGROUP		"/sys/fs/cgroup/uffd-fuzz"
 #define HUGE		"/sys/kernel/mm/hugepages/hugepages-2048kB/"
-#define ROUND_SECONDS	240
+#define ROUND_SECONDS	600
 #define PRESSURE_BYTES	"10M"
 
 static const char * const type_names[NR_TYPES] = {
@@ -122,6 +124,35 @@ static long number(const char *path)
 	return read_file(path, buf, sizeof(buf)) ? atol(buf) : -1;
 }
 
+/* --- settings of the machine --- */
+
+static struct {
+	const char *path;
+	char was[80];
+} settings[] = {
+	{ THP "enabled" }, { THP "shmem_enabled" },
+	{ THP "hugepages-64kB/enabled" }, { THP "hugepages-64kB/shmem_enabled" },
+	{ THP "hugepages-2048kB/enabled" }, { THP "hugepages-2048kB/shmem_enabled" },
+	{ THP "khugepaged/pages_to_scan" }, { THP "khugepaged/scan_sleep_millisecs" },
+	{ FAIL "slab/verbose" }, { FAIL "_page_alloc/verbose" }, { FAIL "_usercopy/verbose" },
+	{ FAIL "slab/ignore-gfp-wait" }, { FAIL "_page_alloc/ignore-gfp-wait" },
+	{ FAIL "_page_alloc/min-order" },
+};
+
+static void keep_settings(bool restore)
+{
+	char *word;
+
+	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
+		if (!restore) {
+			read_file(settings[i].path, settings[i].was, sizeof(settings[i].was));
+			continue;
+		}
+		word = strchr(settings[i].was, '[');
+		write_file(settings[i].path, word ? strtok(word + 1, "]") : settings[i].was);
+	}
+}
+
 /* --- a round --- */
 
 void fail_nth(unsigned int nth)
@@ -208,7 +239,7 @@ static void make_memory(void)
 
 static uint64_t all_features;	/* that are no events */
 static unsigned int types;	/* that work here */
-static bool can_inject;
+static bool can_inject, only_sequential;
 
 static void plan(uint64_t seed)
 {
@@ -219,7 +250,7 @@ static void plan(uint64_t seed)
 	do {
 		r.type = rnd64(&s) % NR_TYPES;
 	} while (!(types & 1 << r.type));
-	r.concurrent = rnd64(&s) % 2;
+	r.concurrent = rnd64(&s) % 2 && !only_sequential;
 	r.unit = is_hugetlb() ? M2 : K4;
 	r.nr = is_hugetlb() ? 2 + rnd64(&s) % 7 : 16 + rnd64(&s) % (rnd64(&s) % 3 ? 200 : MAX_PAGES - 16);
 	r.first = is_file() && rnd64(&s) % 3 == 0 ? 1 + rnd64(&s) % (is_hugetlb() ? 3 : 600) : 0;
@@ -412,12 +443,12 @@ static bool look(unsigned int want)
 	can_inject = !access("/proc/self/fail-nth", W_OK);
 	if (!can_inject)
 		printf("# without failing allocations: no /proc/self/fail-nth\n");
-	write_file("/sys/kernel/debug/failslab/verbose", "0");
-	write_file("/sys/kernel/debug/fail_page_alloc/verbose", "0");
-	write_file("/sys/kernel/debug/fail_usercopy/verbose", "0");
-	write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "0");
-	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "0");
-	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	write_file(FAIL "slab/verbose", "0");
+	write_file(FAIL "_page_alloc/verbose", "0");
+	write_file(FAIL "_usercopy/verbose", "0");
+	write_file(FAIL "slab/ignore-gfp-wait", "0");
+	write_file(FAIL "_page_alloc/ignore-gfp-wait", "0");
+	write_file(FAIL "_page_alloc/min-order", "0");
 	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
 	mkdir(CGROUP, 0755);
 	if (!write_file(CGROUP "/memory.max", PRESSURE_BYTES))
@@ -456,6 +487,10 @@ int main(int argc, char **argv)
 			verbose = true;
 			continue;
 		}
+		if (!strcmp(argv[i], "--sequential")) {
+			only_sequential = true;
+			continue;
+		}
 		if (value && !strcmp(argv[i], "--seed")) {
 			seed = strtoull(value, NULL, 0);
 		} else if (value && !strcmp(argv[i], "--seconds")) {
@@ -478,6 +513,7 @@ int main(int argc, char **argv)
 	}
 	counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	printf("TAP version 13\n");
+	keep_settings(false);
 	if (!look(want))
 		return 4;
 	printf("1..1\n# seed %#lx\n", seed);
@@ -491,7 +527,7 @@ int main(int argc, char **argv)
 			printf("# %lu rounds after %.0f s\n", rounds, beat - start);
 		}
 	}
-	write_file(THP "khugepaged/scan_sleep_millisecs", "10000");
+	keep_settings(true);
 	rmdir(CGROUP);
 	report(rounds, now() - start);
 	printf("%sok 1 %lu of %lu rounds failed\n", failed ? "not " : "", failed, rounds);
