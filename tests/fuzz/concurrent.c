@@ -131,16 +131,12 @@ static void look(unsigned int i, const char *p, bool by_area)
 
 static void fill_op(unsigned int i, unsigned int n, enum count op, bool here)
 {
-	struct uffdio_copy copy = { .dst = (uintptr_t)at(i), .len = n * r.unit };
-	struct uffdio_zeropage zero = { .range = { copy.dst, copy.len } };
-	struct uffdio_continue cont = { .range = { copy.dst, copy.len } };
-	struct uffdio_poison poison = { .range = { copy.dst, copy.len } };
-	struct uffdio_range range = { copy.dst, copy.len };
+	struct uffdio_range range = { (uintptr_t)at(i), n * r.unit };
 	unsigned long from = stamp();
 	bool inject = r.inject && !here && !below(8), tripped = false;
 	unsigned int fill = 0;
 	int64_t done = 0;
-	uint64_t may;
+	uint64_t may, mode = 0;
 	int err;
 
 	if (op == COPY) {
@@ -151,25 +147,17 @@ static void fill_op(unsigned int i, unsigned int n, enum count op, bool here)
 			make(src + k * r.unit, i + k, fill);
 		if (!below(16))
 			madvise(src, n * r.unit, MADV_PAGEOUT);
-		copy.src = (uintptr_t)src;
-		copy.mode = !below(8) ? UFFDIO_COPY_MODE_WP : 0;
+		mode = !below(8) ? UFFDIO_COPY_MODE_WP : 0;
 	}
 	if (inject)
 		fail_nth(1 + below(40));
-	switch (op) {
-	case COPY:	err = ioctl(uffd, UFFDIO_COPY, &copy) ? errno : 0; done = copy.copy; break;
-	case ZEROPAGE:	err = ioctl(uffd, UFFDIO_ZEROPAGE, &zero) ? errno : 0; done = zero.zeropage; break;
-	case CONTINUE:	err = ioctl(uffd, UFFDIO_CONTINUE, &cont) ? errno : 0; done = cont.mapped; break;
-	default:	err = ioctl(uffd, UFFDIO_POISON, &poison) ? errno : 0; done = poison.updated; break;
-	}
+	err = do_fill(op, at(i), range.len, src, mode, &done);
 	if (inject)
 		tripped = failed_nth();
 	if (fill)
 		fill_end[fill] = stamp();
-	counts->done[op]++;
-	counts->err[op][err < 64 ? err : 63]++;
-	note("%s page %u, %u pages, fill %u: %s, %ld", op == COPY ? "COPY" : op == ZEROPAGE ? "ZEROPAGE" :
-	     op == CONTINUE ? "CONTINUE" : "POISON", i, n, fill, strerror(err), (long)done);
+	note("%s page %u, %u pages, fill %u: %s, %ld", count_names[op], i, n, fill, strerror(err),
+	     (long)done);
 
 	may = 1ULL << 0 | 1ULL << EEXIST | 1ULL << ENOENT | 1ULL << EAGAIN;
 	if (is_file())
@@ -178,13 +166,15 @@ static void fill_op(unsigned int i, unsigned int n, enum count op, bool here)
 		may |= 1ULL << EFAULT | 1ULL << ENOMEM;
 	if (is_hugetlb() || r.pressure)
 		may |= 1ULL << ENOMEM;
-	if (copy.mode || (op == CONTINUE && !is_hugetlb()) || (op == ZEROPAGE && is_hugetlb()))
+	if (mode || (op == CONTINUE && !is_hugetlb()) || (op == ZEROPAGE && is_hugetlb()))
 		may |= 1ULL << EINVAL;
 	if (err > 63 || !(may & 1ULL << err))
-		fail("fill %d of page %u, %u pages: %s, %ld", op, i, n, strerror(err), (long)done);
-	if (err == 0 ? done != (int64_t)copy.len : err == EAGAIN ?
-	    done != -EAGAIN && (done <= 0 || done >= (int64_t)copy.len || done % r.unit) : done > 0)
-		fail("fill %d of page %u, %u pages: %s and %ld", op, i, n, strerror(err), (long)done);
+		fail("%s of page %u, %u pages: %s, %ld", count_names[op], i, n, strerror(err),
+		     (long)done);
+	if (err == 0 ? done != (int64_t)range.len : err == EAGAIN ?
+	    done != -EAGAIN && (done <= 0 || done >= (int64_t)range.len || done % r.unit) : done > 0)
+		fail("%s of page %u, %u pages: %s and %ld", count_names[op], i, n, strerror(err),
+		     (long)done);
 	for (unsigned int k = 0; (op == COPY || op == ZEROPAGE) && done > 0 && k < done / r.unit; k++)
 		life[i + k].done = from * MAX_FILLS + fill;
 	/* One who waits for it has to look again. */
@@ -201,7 +191,7 @@ static void *monitor(void *arg)
 	unsigned int i;
 
 	state = r.seed ^ (uintptr_t)arg;
-	src = must(mmap(NULL, M2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) + (char *)0;
+	src = memory(M2);
 	pthread_barrier_wait(&ready);
 	while (!over || poll(&pfd, 1, 0) > 0) {
 		if (poll(&pfd, 1, 20) <= 0 || read(uffd, &msg, sizeof(msg)) != sizeof(msg))
@@ -394,8 +384,7 @@ static void *worker(void *arg)
 	unsigned int kind = (uintptr_t)arg;
 
 	state = r.seed + kind * 77;
-	src = must(mmap(NULL, r.nr * r.unit, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) + (char *)0;
+	src = memory(r.nr * r.unit);
 	/* Nobody maps anything later on: it would be where something was unmapped. */
 	pthread_barrier_wait(&ready);
 	for (unsigned int op = 0; op < r.ops; op++) {

@@ -66,6 +66,7 @@ struct counts {
 	atomic_bool failed;
 };
 extern struct counts *counts;
+extern const char * const count_names[];
 
 static inline uint64_t rnd64(uint64_t *state)
 {
@@ -97,8 +98,12 @@ void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 	_ret;								\
 })
 
-void *map_at(void *addr, size_t len);
+char *memory(size_t len);
+void map_at(void *addr, size_t len);
 void open_uffd(uint64_t features);
+
+/* A fill of COPY ... POISON: 0 or the errno, and in @done what it says it did, if anything. */
+int do_fill(enum count op, char *dst, size_t len, const char *src, uint64_t mode, int64_t *done);
 
 /*
  * Runs @access with signals of faults caught: 0, or signal << 8 | si_code.  In a function

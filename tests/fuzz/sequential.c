@@ -234,8 +234,6 @@ static void unmapped(unsigned int i, bool even_cows)
 
 /* --- fills --- */
 
-static const char * const names[] = { "COPY", "ZEROPAGE", "CONTINUE", "POISON" };
-
 /* What the fill of page @i may answer; its page table entry has been looked at. */
 static uint64_t may_answer(enum count op, unsigned int i, bool bad_source)
 {
@@ -293,27 +291,6 @@ static void filled(enum count op, unsigned int i, uint32_t tag)
 	}
 }
 
-static long do_fill(enum count op, char *dst, size_t len, const char *from, uint64_t mode, int64_t *done)
-{
-	struct uffdio_copy copy = { .dst = (uintptr_t)dst, .src = (uintptr_t)from, .len = len,
-				    .mode = mode, .copy = *done };
-	struct uffdio_zeropage zero = { .range = { (uintptr_t)dst, len }, .mode = mode,
-					.zeropage = *done };
-	struct uffdio_continue cont = { .range = { (uintptr_t)dst, len }, .mode = mode,
-					.mapped = *done };
-	struct uffdio_poison poison = { .range = { (uintptr_t)dst, len }, .mode = mode,
-					.updated = *done };
-	int ret, err;
-
-	switch (op) {
-	case COPY:	ret = ioctl(uffd, UFFDIO_COPY, &copy); err = errno; *done = copy.copy; break;
-	case ZEROPAGE:	ret = ioctl(uffd, UFFDIO_ZEROPAGE, &zero); err = errno; *done = zero.zeropage; break;
-	case CONTINUE:	ret = ioctl(uffd, UFFDIO_CONTINUE, &cont); err = errno; *done = cont.mapped; break;
-	default:	ret = ioctl(uffd, UFFDIO_POISON, &poison); err = errno; *done = poison.updated; break;
-	}
-	return ret ? err : 0;
-}
-
 #define UNTOUCHED	0x5555
 
 static void fill_op(unsigned int i, unsigned int n)
@@ -326,7 +303,7 @@ static void fill_op(unsigned int i, unsigned int n)
 	int64_t done = UNTOUCHED;
 	bool inject, tripped = false;
 	uint32_t tag = 0;
-	long err;
+	int err;
 
 	if (wp_mode)
 		mode |= UFFDIO_COPY_MODE_WP;
@@ -376,26 +353,24 @@ static void fill_op(unsigned int i, unsigned int n)
 	err = do_fill(op, at(i) + (len == n * r.unit ? odd : 0), len, src + offset, mode, &done);
 	if (inject)
 		tripped = failed_nth();
-	counts->done[op]++;
-	counts->err[op][err < 64 ? err : 63]++;
 	if (bad < n)
 		must(mprotect(src, n * r.unit + 2 * K4, PROT_READ | PROT_WRITE));
 	if (tripped)
 		counts->done[INJECTED]++;
-	note("%s page %u, %u pages, mode %#lx, offset %u, bad %u, odd %zu: %s, %ld%s", names[op], i, n,
+	note("%s page %u, %u pages, mode %#lx, offset %u, bad %u, odd %zu: %s, %ld%s", count_names[op], i, n,
 	     mode, offset, bad, odd, strerror(err), (long)done, tripped ? " (injected)" : "");
 
 	if (range) {
 		if (!err || !(range & BIT(err)) || (done != UNTOUCHED && done != -err))
 			if (!tripped || (err != ENOMEM && err != EFAULT))
-				fail("%s of page %u, %u pages: %s, %ld; may be %#lx", names[op], i, n,
+				fail("%s of page %u, %u pages: %s, %ld; may be %#lx", count_names[op], i, n,
 				     strerror(err), (long)done, range);
 		return;
 	}
 	if (err == 0 ? done != (int64_t)len : err == EAGAIN ?
 	    done <= 0 || done >= (int64_t)len || done % r.unit : done != -err)
 		if (!tripped || done != UNTOUCHED)
-			fail("%s of page %u, %u pages: %s and %ld", names[op], i, n, strerror(err),
+			fail("%s of page %u, %u pages: %s and %ld", count_names[op], i, n, strerror(err),
 			     (long)done);
 	if (done == UNTOUCHED)
 		return;
@@ -406,7 +381,7 @@ static void fill_op(unsigned int i, unsigned int n)
 
 		if (k < done / r.unit) {
 			if (!(may & OK))
-				fail("%s of page %u did succeed, may be %#lx", names[op], i + k, may);
+				fail("%s of page %u did succeed, may be %#lx", count_names[op], i + k, may);
 			filled(op, i + k, op == COPY ? tag + k + 1 : 0);
 			pages[i + k].wp = wp_mode;
 			continue;
@@ -417,7 +392,7 @@ static void fill_op(unsigned int i, unsigned int n)
 		if (r.pressure && op != POISON)
 			may |= BIT(ENOMEM);
 		if (k ? !(may & ~OK) : !(may & BIT(err)))
-			fail("%s of page %u after %u pages: %s, may be %#lx", names[op], i, k,
+			fail("%s of page %u after %u pages: %s, may be %#lx", count_names[op], i, k,
 			     strerror(err), may);
 		break;
 	}
@@ -871,7 +846,7 @@ static void wake_op(unsigned int i, unsigned int n)
 
 static void learn_marker(void)
 {
-	char *p = must(mmap(NULL, K4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) + (char *)0;
+	char *p = memory(K4);
 	struct uffdio_register reg = { .range = { (uintptr_t)p, K4 }, .mode = MISSING };
 	struct uffdio_poison poison = { .range = { (uintptr_t)p, K4 } };
 	uint64_t entry;
@@ -892,11 +867,9 @@ void sequential(void)
 	maps = must(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
 	open_uffd(r.features | UFFD_FEATURE_SIGBUS);
 	learn_marker();
-	src = must(mmap(NULL, r.nr * r.unit + M2, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) + (char *)0;
+	src = memory(r.nr * r.unit + M2);
 	/* Nothing is mapped later on: it would be where something was unmapped. */
-	buf = must(mmap(NULL, r.unit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) +
-	      (char *)0;
+	buf = memory(r.unit);
 	eof = r.nr;
 	for (unsigned int k = 0; k < r.nr; k++)
 		pages[k].vma = true;

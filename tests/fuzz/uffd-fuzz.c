@@ -35,7 +35,7 @@
 static const char * const type_names[NR_TYPES] = {
 	"anon", "shmem", "shmem-private", "hugetlb", "hugetlb-private", "guest_memfd",
 };
-static const char * const count_names[NR_COUNTS] = {
+const char * const count_names[NR_COUNTS] = {
 	"COPY", "ZEROPAGE", "CONTINUE", "POISON", "WRITEPROTECT", "REGISTER", "UNREGISTER", "WAKE",
 	"read", "write", "event", "MADV_DONTNEED", "punch hole", "truncate", "fallocate",
 	"MADV_PAGEOUT", "MADV_COLLAPSE", "MADV_(NO)HUGEPAGE", "munmap", "mmap", "mremap", "fork",
@@ -178,22 +178,60 @@ bool failed_nth(void)
 	return did;
 }
 
-void *map_at(void *addr, size_t len)
+int do_fill(enum count op, char *dst, size_t len, const char *src, uint64_t mode, int64_t *done)
 {
-	int flags = is_private() ? MAP_PRIVATE : MAP_SHARED;
-	off_t pos = ((char *)addr - area) + r.first * r.unit;
+	struct uffdio_range range = { (uintptr_t)dst, len };
+	struct uffdio_copy copy = { range.start, (uintptr_t)src, len, mode, *done };
+	struct uffdio_zeropage zero = { range, mode, *done };
+	struct uffdio_continue cont = { range, mode, *done };
+	struct uffdio_poison poison = { range, mode, *done };
+	int err;
 
-	if (!is_file())
-		return must(mmap(addr, len, PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)) + (char *)0;
-	return must(mmap(addr, len, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, pos)) + (char *)0;
+	switch (op) {
+	case COPY:
+		err = ioctl(uffd, UFFDIO_COPY, &copy) ? errno : 0;
+		*done = copy.copy;
+		break;
+	case ZEROPAGE:
+		err = ioctl(uffd, UFFDIO_ZEROPAGE, &zero) ? errno : 0;
+		*done = zero.zeropage;
+		break;
+	case CONTINUE:
+		err = ioctl(uffd, UFFDIO_CONTINUE, &cont) ? errno : 0;
+		*done = cont.mapped;
+		break;
+	default:
+		err = ioctl(uffd, UFFDIO_POISON, &poison) ? errno : 0;
+		*done = poison.updated;
+	}
+	counts->done[op]++;
+	counts->err[op][err < 64 ? err : 63]++;
+	return err;
+}
+
+void map_at(void *addr, size_t len)
+{
+	int flags = MAP_FIXED | (is_private() ? MAP_PRIVATE : MAP_SHARED) | (is_file() ? 0 : MAP_ANONYMOUS);
+	off_t pos = (char *)addr - area + r.first * r.unit;
+
+	must(mmap(addr, len, PROT_READ | PROT_WRITE, flags, fd, is_file() ? pos : 0));
+}
+
+char *memory(size_t len)
+{
+	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		       -1, 0);
+
+	if (p == MAP_FAILED)
+		fail("no memory: %m");
+	return p;
 }
 
 static char *reserve(size_t len)
 {
-	char *p = must(mmap(NULL, len + 2 * M2, PROT_NONE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) + (char *)0;
+	char *p = memory(len + 2 * M2);
 
+	must(mprotect(p, len + 2 * M2, PROT_NONE));
 	return (char *)(((uintptr_t)p + 2 * M2 - 1) / M2 * M2);
 }
 
