@@ -216,7 +216,7 @@ static void *monitor(void *arg)
 			continue;
 		}
 		op = msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR ? CONTINUE : COPY;
-		if (!below(8))
+		if (!below(16))
 			op = !is_hugetlb() && below(2) && op == COPY ? ZEROPAGE : POISON;
 		fill_op(i, 1, op, true);
 	}
@@ -387,8 +387,8 @@ static void *worker(void *arg)
 	src = memory(r.nr * r.unit);
 	/* Nobody maps anything later on: it would be where something was unmapped. */
 	pthread_barrier_wait(&ready);
-	for (unsigned int op = 0; op < r.ops; op++) {
-		unsigned int i = below(r.nr), max = r.nr - i, n = 1;
+	for (unsigned int nth = 0; nth < r.ops; nth++) {
+		unsigned int i = below(r.nr), max = r.nr - i, n = 1, op;
 
 		switch (below(4)) {
 		case 0: n = 1 + below(max); break;
@@ -397,7 +397,9 @@ static void *worker(void *arg)
 		/* The first two fill, the next two touch, the last one is in the way. */
 		switch (below(8) ? kind : below(THREADS)) {
 		case 0: case 1:
-			fill_op(i, n, below(4), false);
+			/* A touch of poison is a line in the log, which takes long. */
+			op = below(13);
+			fill_op(i, n, op < 12 ? op % 3 : POISON, false);
 			break;
 		case 2: case 3:
 			for (unsigned int k = i; k < i + n && k < i + 16; k++) {
