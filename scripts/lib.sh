@@ -88,7 +88,7 @@ vm_results() {
 	awk '/^DIRTY / { job = $2; sub(/^DIRTY [^ ]+ /, ""); if (!seen[job]++) printf "fail\t%s\tkernel log: %s\n", job, $0 }' \
 		"$verdicts")
 	if [ "$3" -ne 0 ] && ! grep -q '^fail' <<< "$lines"; then
-		lines+=$(printf '\nfail\tthe VM\t%s' "$(grep '^vm ' "$4" | tail -n 1)")
+		lines+=$(printf '\nfail\tthe VM\t%s' "$({ grep '^vm ' "$4" || cat "$4"; } | tail -n 1)")
 	fi
 	echo "$lines"
 }
