@@ -33,13 +33,7 @@ static pthread_rwlock_t moving = PTHREAD_RWLOCK_INITIALIZER;
 static atomic_bool over;
 static pthread_barrier_t ready;
 
-static __thread uint64_t state;
 static __thread char *src;
-
-static unsigned int below(unsigned int n)
-{
-	return rnd64(&state) % n;
-}
 
 static unsigned long stamp(void)
 {
@@ -52,11 +46,6 @@ static void raise_to(atomic_ulong *p, unsigned long value)
 
 	while (old < value && !atomic_compare_exchange_weak(p, &old, value))
 		;
-}
-
-static char *at(unsigned int i)
-{
-	return area + i * r.unit;
 }
 
 /* --- contents --- */
@@ -159,16 +148,16 @@ static void fill_op(unsigned int i, unsigned int n, enum count op, bool here)
 	note("%s page %u, %u pages, fill %u: %s, %ld", count_names[op], i, n, fill, strerror(err),
 	     (long)done);
 
-	may = 1ULL << 0 | 1ULL << EEXIST | 1ULL << ENOENT | 1ULL << EAGAIN;
+	may = BIT(0) | BIT(EEXIST) | BIT(ENOENT) | BIT(EAGAIN);
 	if (is_file())
-		may |= 1ULL << EFAULT;		/* past the end, or a hole */
+		may |= BIT(EFAULT);	/* past the end, or a hole */
 	if (tripped)
-		may |= 1ULL << EFAULT | 1ULL << ENOMEM;
+		may |= BIT(EFAULT) | BIT(ENOMEM);
 	if (is_hugetlb() || r.pressure)
-		may |= 1ULL << ENOMEM;
+		may |= BIT(ENOMEM);
 	if (mode || (op == CONTINUE && !is_hugetlb()) || (op == ZEROPAGE && is_hugetlb()))
-		may |= 1ULL << EINVAL;
-	if (err > 63 || !(may & 1ULL << err))
+		may |= BIT(EINVAL);
+	if (err > 63 || !(may & BIT(err)))
 		fail("%s of page %u, %u pages: %s, %ld", count_names[op], i, n, strerror(err),
 		     (long)done);
 	if (err == 0 ? done != (int64_t)range.len : err == EAGAIN ?
@@ -256,11 +245,6 @@ static void *monitor(void *arg)
 	}								\
 } while (0)
 
-static void punch(unsigned int i, unsigned int n)
-{
-	must(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (r.first + i) * r.unit, n * r.unit));
-}
-
 /*
  * 6.18: registered again without WP, pages that are still protected make a write to a
  * huge page fault for ever, and are writable and protected when they are swapped in.
@@ -309,8 +293,8 @@ static void trouble(unsigned int i, unsigned int n)
 		break;
 	case 7:
 		/*
-		 * 6.18: where a truncation meets an allocation of hugetlbfs, be it of a
-		 * fault or of a fill, the reservation of the page is given back twice.
+		 * A truncation of hugetlbfs beside fills makes HugePages_Rsvd fall below
+		 * zero: see docs/torture.md.
 		 */
 		if (r.type != SHMEM)
 			break;
@@ -371,9 +355,7 @@ static void trouble(unsigned int i, unsigned int n)
 		}
 		if (pid > 0) {
 			counts->done[FORK]++;
-			/* It waits for nobody: it is not registered, or by whom is gone. */
-			while (waitpid(pid, NULL, WNOHANG) == 0)
-				usleep(1000);
+			must(waitpid(pid, NULL, 0));
 		}
 	}
 	pthread_rwlock_unlock(&moving);

@@ -77,9 +77,20 @@ static inline uint64_t rnd64(uint64_t *state)
 	return x ^ (x >> 31);
 }
 
+/* Of the thread; seeded from r.seed. */
+extern __thread uint64_t state;
+static inline unsigned int below(unsigned int n)
+{
+	return rnd64(&state) % n;
+}
+
 /* The region; made by make_memory(). */
 extern char *area, *scratch, *alias;
 extern int uffd, fd;
+static inline char *at(unsigned int i)
+{
+	return area + i * r.unit;
+}
 
 static inline bool is_file(void) { return r.type != ANON; }
 static inline bool is_hugetlb(void) { return r.type == HUGETLB || r.type == HUGETLB_PRIVATE; }
@@ -100,7 +111,13 @@ void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 char *memory(size_t len);
 void map_at(void *addr, size_t len);
+void punch(unsigned int i, unsigned int n);
 void open_uffd(uint64_t features);
+
+#define BIT(err)	(1ULL << (err))
+
+/* One more of those whose answers are counted. */
+void answered(enum count op, int err);
 
 /* A fill of COPY ... POISON: 0 or the errno, and in @done what it says it did, if anything. */
 int do_fill(enum count op, char *dst, size_t len, const char *src, uint64_t mode, int64_t *done);

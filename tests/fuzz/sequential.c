@@ -24,7 +24,7 @@ static struct page {
 	uint32_t tag;				/* of private memory */
 } pages[MAX_PAGES];
 
-static struct {
+static struct file_page {
 	bool present, fallocated, clean;	/* clean: zeros that may be reclaimed */
 	uint32_t tag;
 } file[MAX_PAGES];
@@ -33,26 +33,9 @@ static unsigned int eof;	/* in pages from the first that is mapped */
 static uint32_t last_tag;
 static int pagemap = -1, maps = -1;
 static unsigned int marker_type = 32;	/* of a swap entry; none has it if unknown */
-static uint64_t state;
 static char *src, *buf;
 
-#define BIT(err)	(1ULL << (err))
 #define OK		BIT(0)
-
-static uint64_t rnd(void)
-{
-	return rnd64(&state);
-}
-
-static unsigned int below(unsigned int n)
-{
-	return rnd() % n;
-}
-
-static char *at(unsigned int i)
-{
-	return area + i * r.unit;
-}
 
 /* --- contents: a word each 8 bytes, of huge pages each 512 --- */
 
@@ -145,8 +128,8 @@ static unsigned int vma_end(unsigned int i)
 }
 
 /*
- * Pages of the file near @i may have come to be or have stayed.  @holes: not where a
- * fault would have been announced.
+ * Of these pages of the file, some may have come to be, or have stayed.  @announced: none
+ * where a fault would have been an event.
  */
 static void sync_file(unsigned int from, unsigned int n, bool announced)
 {
@@ -331,7 +314,7 @@ static void fill_op(unsigned int i, unsigned int n)
 	if (!below(60)) {
 		mode |= BIT(5 + below(50));
 		range = BIT(EINVAL);
-	} else if (odd && odd % K4) {
+	} else if (odd % K4) {
 		range = BIT(EINVAL);
 	} else if (!pages[i].vma || !pages[i].modes || vma_end(i) < i + n) {
 		range = BIT(ENOENT);
@@ -341,7 +324,7 @@ static void fill_op(unsigned int i, unsigned int n)
 	}
 	if (odd && len == n * r.unit)	/* The address is the odd one; the end may be out. */
 		range |= odd % K4 ? 0 : BIT(ENOENT);
-	if (odd && !(range & BIT(EINVAL)))
+	if (odd)
 		range |= BIT(EINVAL);
 
 	sync_ptes(i, n);
@@ -465,15 +448,14 @@ again:
 	if (hole && none && r.type != HUGETLB_PRIVATE) {
 		unsigned int n, start = block(i, &n);
 
-		file[i].present = true;
-		file[i].tag = 0;
-		file[i].fallocated = false;
-		file[i].clean = true;
+		file[i] = (struct file_page){ .present = true, .clean = true };
 		sync_file(start, n, false);
 	}
 	if (none) {
-		p->anon = r.type == HUGETLB_PRIVATE && hole;
-		p->tag = 0;
+		/* Shmem's is copied before the protection is looked at. */
+		p->anon = want ? r.type == SHMEM_PRIVATE : r.type == HUGETLB_PRIVATE && hole;
+		p->zero = false;
+		p->tag = file[i].tag;
 		unsure_around(i);
 	}
 	p->pte = want ? UNSURE : SOME;
@@ -505,9 +487,7 @@ static void file_op(unsigned int i)
 		must(pwrite(fd, src, r.unit, (off_t)(r.first + i) * r.unit));
 	}
 	note("file write page %u", i);
-	file[i].present = true;
-	file[i].fallocated = file[i].clean = false;
-	file[i].tag = tag;
+	file[i] = (struct file_page){ .present = true, .tag = tag };
 	sync_file(start, n, false);
 }
 
@@ -572,18 +552,27 @@ static void fork_op(void)
 	}
 	must(waitpid(pid, &status, 0));
 	note("fork: status %#x", status);
+	/* It may be killed: the pool of huge pages may be too small for two. */
 	if (WIFEXITED(status) && WEXITSTATUS(status))
 		fail("the forked process failed");
-	/* Huge pages may have become small ones, and the pool may have been too small. */
 	counts->done[FORK]++;
 }
 
 /* --- what else happens to memory --- */
 
+/* It is registered no more. */
 static void forget(unsigned int i)
 {
 	pages[i].modes = 0;
 	pages[i].wp = false;
+}
+
+/* And markers of write protection go. */
+static void unregistered(unsigned int i)
+{
+	if (pages[i].modes & WP && pages[i].pte == SOME && !pages[i].anon)
+		pages[i].pte = UNSURE;
+	forget(i);
 }
 
 static void register_op(unsigned int i, unsigned int n, bool on)
@@ -605,11 +594,8 @@ static void register_op(unsigned int i, unsigned int n, bool on)
 		/* See register_range() of concurrent.c. */
 		if (!(reg.mode & WP)) {
 			ioctl(uffd, UFFDIO_UNREGISTER, &reg.range);
-			for (unsigned int k = i; k < i + n; k++) {
-				if (pages[k].modes & WP && pages[k].pte == SOME && !pages[k].anon)
-					pages[k].pte = UNSURE;
-				forget(k);
-			}
+			for (unsigned int k = i; k < i + n; k++)
+				unregistered(k);
 		}
 		err = ioctl(uffd, UFFDIO_REGISTER, &reg) ? errno : 0;
 		if ((reg.mode & MINOR && !is_file()) || (reg.mode & WP && r.type == GMEM))
@@ -629,12 +615,8 @@ static void register_op(unsigned int i, unsigned int n, bool on)
 		/* Registered for that and more: it stays so. */
 		if (on && (p->modes & reg.mode) == reg.mode)
 			continue;
-		/* Markers of write protection go, or lose their meaning. */
-		if (p->modes & WP && p->pte == SOME && !p->anon)
-			p->pte = UNSURE;
-		if (!on)
-			forget(k);
-		else
+		unregistered(k);
+		if (on)
 			p->modes = reg.mode;
 	}
 }
@@ -644,15 +626,13 @@ static void wp_op(unsigned int i, unsigned int n)
 	struct uffdio_writeprotect wp = {
 		.range = { (uintptr_t)at(i), n * r.unit }, .mode = below(2),
 	};
-	unsigned int end = vma_end(i);
 	int err, want = 0;
 
-	if (end < i + n || !(pages[i].modes & WP))
+	if (vma_end(i) < i + n || !(pages[i].modes & WP))
 		want = ENOENT;
 	sync_ptes(i, n);
 	err = ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
-	counts->done[WRITEPROTECT]++;
-	counts->err[WRITEPROTECT][err < 64 ? err : 63]++;
+	answered(WRITEPROTECT, err);
 	note("writeprotect page %u, %u pages, mode %llu: %s", i, n, wp.mode, strerror(err));
 	if (!want ? err != 0 : err && err != want)
 		fail("writeprotect of page %u, %u pages: %s", i, n, strerror(err));
@@ -691,14 +671,12 @@ static void punch_op(unsigned int i, unsigned int n)
 	if (!is_file())
 		return;
 	sync_ptes(0, r.nr);
-	must(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		       (off_t)(r.first + i) * r.unit, n * r.unit));
+	punch(i, n);
 	counts->done[PUNCH]++;
 	note("punch page %u, %u pages", i, n);
 	split_around(i, n);
 	for (unsigned int k = i; k < i + n; k++) {
-		file[k].present = file[k].fallocated = false;
-		file[k].tag = 0;
+		file[k] = (struct file_page){};
 		unmapped(k, false);
 	}
 	/* A large folio that could not be split stays, zeroed. */
@@ -717,10 +695,8 @@ static void truncate_op(unsigned int to)
 	note("truncate to page %u, was %u", to, eof);
 	split_around(0, r.nr);
 	eof = to;
-	for (unsigned int k = to; k < was; k++) {
-		file[k].present = file[k].fallocated = false;
-		file[k].tag = 0;
-	}
+	for (unsigned int k = to; k < was; k++)
+		file[k] = (struct file_page){};
 	/* hugetlbfs unmaps also when it grows. */
 	for (unsigned int k = to; (to < was || is_hugetlb()) && k < r.nr; k++)
 		unmapped(k, true);
@@ -767,14 +743,13 @@ static void collapse_op(unsigned int i, unsigned int n)
 	ret = madvise(at(i), n * r.unit, MADV_COLLAPSE);
 	counts->done[COLLAPSE]++;
 	note("collapse page %u, %u pages: %d", i, n, ret);
-	start = block(i, &len);
-	if (!is_file() || is_private()) {
+	if (!is_file()) {
+		start = block(i, &len);
 		for (unsigned int k = start; k < start + len; k++)
 			if (pages[k].vma && !pages[k].modes && pages[k].pte == NONE)
 				pages[k].pte = UNSURE;
-	}
-	if (!is_file())
 		return;
+	}
 	/* 6.18 drops page tables with markers of poison in them. */
 	for (unsigned int k = 0; k < r.nr; k++)
 		if (pages[k].vma && !pages[k].anon)
@@ -860,8 +835,6 @@ static void learn_marker(void)
 
 void sequential(void)
 {
-	unsigned int op;
-
 	state = r.seed ^ 0x5e9;
 	pagemap = must(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
 	maps = must(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
@@ -875,11 +848,11 @@ void sequential(void)
 		pages[k].vma = true;
 	for (unsigned int k = 0; is_file() && k < r.nr; k += 1 + below(16))
 		file_op(k);
-	for (op = 0; op < 3; op++)
+	for (int k = 0; k < 3; k++)
 		register_op(0, r.nr, true);
 
-	for (op = 0; op < r.ops && !counts->failed; op++) {
-		unsigned int i = below(r.nr), n, end, max = r.nr - i;
+	for (unsigned int nth = 0; nth < r.ops; nth++) {
+		unsigned int i = below(r.nr), n, max = r.nr - i;
 
 		/* Often a page, or few; now and then all of it, or a whole huge page. */
 		switch (below(8)) {
@@ -894,8 +867,8 @@ void sequential(void)
 		}
 		n = n < r.nr - i ? n : r.nr - i;
 		/* What has to stay in a VMA. */
-		end = vma_end(i);
-		max = end - i < n ? end - i : n;
+		max = vma_end(i) - i;
+		max = max < n ? max : n;
 
 		switch (below(64)) {
 		case 0 ... 27: fill_op(i, n); break;

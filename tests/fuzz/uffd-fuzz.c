@@ -47,6 +47,7 @@ bool verbose;
 struct counts *counts;
 char *area, *scratch, *alias;
 int uffd = -1, fd = -1;
+__thread uint64_t state;
 __thread sigjmp_buf *volatile catching;
 static __thread int fail_nth_fd = -1;
 
@@ -127,27 +128,33 @@ static long number(const char *path)
 /* --- settings of the machine --- */
 
 static struct {
-	const char *path;
+	const char *path, *set;		/* set: for all rounds; NULL: it is up to the round */
 	char was[80];
 } settings[] = {
 	{ THP "enabled" }, { THP "shmem_enabled" },
 	{ THP "hugepages-64kB/enabled" }, { THP "hugepages-64kB/shmem_enabled" },
 	{ THP "hugepages-2048kB/enabled" }, { THP "hugepages-2048kB/shmem_enabled" },
 	{ THP "khugepaged/pages_to_scan" }, { THP "khugepaged/scan_sleep_millisecs" },
-	{ FAIL "slab/verbose" }, { FAIL "_page_alloc/verbose" }, { FAIL "_usercopy/verbose" },
-	{ FAIL "slab/ignore-gfp-wait" }, { FAIL "_page_alloc/ignore-gfp-wait" },
-	{ FAIL "_page_alloc/min-order" },
+	{ FAIL "slab/verbose", "0" }, { FAIL "_page_alloc/verbose", "0" },
+	{ FAIL "_usercopy/verbose", "0" }, { FAIL "slab/ignore-gfp-wait", "0" },
+	{ FAIL "_page_alloc/ignore-gfp-wait", "0" }, { FAIL "_page_alloc/min-order", "0" },
 };
+#define NR_SETTINGS	(sizeof(settings) / sizeof(*settings))
 
-static void keep_settings(bool restore)
+static void set_all(void)
+{
+	for (size_t i = 0; i < NR_SETTINGS; i++) {
+		read_file(settings[i].path, settings[i].was, sizeof(settings[i].was));
+		if (settings[i].set)
+			write_file(settings[i].path, settings[i].set);
+	}
+}
+
+static void restore_all(void)
 {
 	char *word;
 
-	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
-		if (!restore) {
-			read_file(settings[i].path, settings[i].was, sizeof(settings[i].was));
-			continue;
-		}
+	for (size_t i = 0; i < NR_SETTINGS; i++) {
 		word = strchr(settings[i].was, '[');
 		write_file(settings[i].path, word ? strtok(word + 1, "]") : settings[i].was);
 	}
@@ -178,6 +185,12 @@ bool failed_nth(void)
 	return did;
 }
 
+void answered(enum count op, int err)
+{
+	counts->done[op]++;
+	counts->err[op][err < 64 ? err : 63]++;
+}
+
 int do_fill(enum count op, char *dst, size_t len, const char *src, uint64_t mode, int64_t *done)
 {
 	struct uffdio_range range = { (uintptr_t)dst, len };
@@ -204,8 +217,7 @@ int do_fill(enum count op, char *dst, size_t len, const char *src, uint64_t mode
 		err = ioctl(uffd, UFFDIO_POISON, &poison) ? errno : 0;
 		*done = poison.updated;
 	}
-	counts->done[op]++;
-	counts->err[op][err < 64 ? err : 63]++;
+	answered(op, err);
 	return err;
 }
 
@@ -215,6 +227,12 @@ void map_at(void *addr, size_t len)
 	off_t pos = (char *)addr - area + r.first * r.unit;
 
 	must(mmap(addr, len, PROT_READ | PROT_WRITE, flags, fd, is_file() ? pos : 0));
+}
+
+void punch(unsigned int i, unsigned int n)
+{
+	must(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (r.first + i) * r.unit,
+		       n * r.unit));
 }
 
 char *memory(size_t len)
@@ -481,12 +499,6 @@ static bool look(unsigned int want)
 	can_inject = !access("/proc/self/fail-nth", W_OK);
 	if (!can_inject)
 		printf("# without failing allocations: no /proc/self/fail-nth\n");
-	write_file(FAIL "slab/verbose", "0");
-	write_file(FAIL "_page_alloc/verbose", "0");
-	write_file(FAIL "_usercopy/verbose", "0");
-	write_file(FAIL "slab/ignore-gfp-wait", "0");
-	write_file(FAIL "_page_alloc/ignore-gfp-wait", "0");
-	write_file(FAIL "_page_alloc/min-order", "0");
 	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
 	mkdir(CGROUP, 0755);
 	if (!write_file(CGROUP "/memory.max", PRESSURE_BYTES))
@@ -551,9 +563,9 @@ int main(int argc, char **argv)
 	}
 	counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	printf("TAP version 13\n");
-	keep_settings(false);
 	if (!look(want))
 		return 4;
+	set_all();
 	printf("1..1\n# seed %#lx\n", seed);
 	s = seed;
 	while (one ? !rounds : rounds < most && now() - start < seconds) {
@@ -565,7 +577,7 @@ int main(int argc, char **argv)
 			printf("# %lu rounds after %.0f s\n", rounds, beat - start);
 		}
 	}
-	keep_settings(true);
+	restore_all();
 	rmdir(CGROUP);
 	report(rounds, now() - start);
 	printf("%sok 1 %lu of %lu rounds failed\n", failed ? "not " : "", failed, rounds);
