@@ -52,8 +52,13 @@ need_disk() {
 
 # base_tree: the kernel without the series, in $OUT/base.
 base_tree() {
-	[ -d "$OUT/base" ] ||
-		git -C "$TREE" worktree add --detach "$OUT/base" base > "$OUT/base.log" 2>&1 ||
+	[ "$(git -C "$OUT/base" rev-parse -q HEAD 2>/dev/null)" != "$(git -C "$TREE" rev-parse base)" ] ||
+		return 0
+	# Renamed into place: a checkout that is cut off is not used.
+	rm -rf "$OUT/base" "$OUT/base.tmp"
+	{ git -C "$TREE" worktree prune &&
+	  git -C "$TREE" worktree add --detach "$OUT/base.tmp" base &&
+	  git -C "$TREE" worktree move "$OUT/base.tmp" "$OUT/base"; } > "$OUT/base.log" 2>&1 ||
 		die "cannot check out the base, see $OUT/base.log"
 }
 

@@ -81,16 +81,33 @@ static __attribute__((noinline)) int try_write(char *p)
 	return guarded(*(volatile uint64_t *)(p + r.unit - 8) = 1);
 }
 
+/* Nothing was discarded since @from, nor is it now. */
+static bool spared(unsigned int i, unsigned long from)
+{
+	return !life[i].killers && life[i].spared < from;
+}
+
 /* @by_area: and not by the file, where what was discarded leaves holes. */
 static void look(unsigned int i, const char *p, bool by_area)
 {
 	unsigned long killed = life[i].killed, done = life[i].done, from = done / MAX_FILLS;
+	unsigned long start = stamp();
 	uint64_t words[WORDS], w;
 	unsigned int seen = 0, fill, last = NOTHING;
-	bool sure;
+	int sig = try_read(p, words);
+	/* Has this been true all the time? */
+	bool sure = by_area && done && spared(i, from) && done == life[i].done;
 
-	if (try_read(p, words))
+	if (sig) {
+		/*
+		 * Of a file, what is not mapped may be announced, or poisoned.
+		 * And a read that meets the copy-on-write of a private mapping
+		 * finds nothing there, see docs/torture.md.
+		 */
+		if (sure && (!is_file() || r.type == HUGETLB_PRIVATE))
+			fail("page %u has fill %lu and gives signal %#x", i, done % MAX_FILLS, sig);
 		return;
+	}
 	counts->done[READ]++;
 	for (unsigned int k = 0; k < WORDS; k++) {
 		w = words[k] ^ (words[k] ? k * MIX : 0);
@@ -107,8 +124,10 @@ static void look(unsigned int i, const char *p, bool by_area)
 			fail("page %u has fill %u, over at %lu, discarded at %lu", i, fill,
 			     fill_end[fill], killed);
 	}
-	/* Has all of this been true while we looked? */
-	sure = by_area && done && done == life[i].done && !life[i].killers && life[i].spared < from;
+	/* Zeros that were never written may be reclaimed, and so may what is the file's. */
+	if (seen > 1 && r.type != SHMEM_PRIVATE && !(is_file() && r.swap) && spared(i, start))
+		fail("page %u was filled while it was read: %#lx ... %#lx", i, words[0],
+		     words[WORDS - 1]);
 	if (sure && (seen > 1 || last != done % MAX_FILLS))
 		fail("page %u has fill %u and not %lu, begun at %lu, spared since %lu", i, last,
 		     done % MAX_FILLS, from, life[i].spared);
@@ -117,6 +136,17 @@ static void look(unsigned int i, const char *p, bool by_area)
 }
 
 /* --- fills --- */
+
+/* COPY or ZEROPAGE has put @fill there, which it began at @from. */
+static void filled(unsigned int i, unsigned long from, unsigned int fill)
+{
+	unsigned long old = atomic_exchange(&life[i].done, from * MAX_FILLS + fill);
+	unsigned long first = old / MAX_FILLS < from ? old / MAX_FILLS : from;
+
+	if (old && spared(i, first))
+		fail("page %u was filled twice: %lu and %u, spared since %lu", i, old % MAX_FILLS,
+		     fill, life[i].spared);
+}
 
 static void fill_op(unsigned int i, unsigned int n, enum count op, bool here)
 {
@@ -143,14 +173,16 @@ static void fill_op(unsigned int i, unsigned int n, enum count op, bool here)
 	err = do_fill(op, at(i), range.len, src, mode, &done);
 	if (inject)
 		tripped = failed_nth();
+	counts->done[INJECTED] += tripped;
 	if (fill)
 		fill_end[fill] = stamp();
 	note("%s page %u, %u pages, fill %u: %s, %ld", count_names[op], i, n, fill, strerror(err),
 	     (long)done);
 
 	may = BIT(0) | BIT(EEXIST) | BIT(ENOENT) | BIT(EAGAIN);
-	if (is_file())
-		may |= BIT(EFAULT);	/* past the end, or a hole */
+	/* A hole, or past the end. */
+	if (op == CONTINUE ? is_file() : r.type == SHMEM)
+		may |= BIT(EFAULT);
 	if (tripped)
 		may |= BIT(EFAULT) | BIT(ENOMEM);
 	if (is_hugetlb() || r.pressure)
@@ -165,7 +197,7 @@ static void fill_op(unsigned int i, unsigned int n, enum count op, bool here)
 		fail("%s of page %u, %u pages: %s and %ld", count_names[op], i, n, strerror(err),
 		     (long)done);
 	for (unsigned int k = 0; (op == COPY || op == ZEROPAGE) && done > 0 && k < done / r.unit; k++)
-		life[i + k].done = from * MAX_FILLS + fill;
+		filled(i + k, from, fill);
 	/* One who waits for it has to look again. */
 	if (here && err)
 		ioctl(uffd, UFFDIO_WAKE, &range);
@@ -256,9 +288,20 @@ static void register_range(struct uffdio_register *reg)
 	ioctl(uffd, UFFDIO_REGISTER, reg);
 }
 
+static uint64_t some_modes(void)
+{
+	uint64_t modes = below(8);
+
+	if (!is_file())
+		modes &= ~(uint64_t)MINOR;
+	if (r.type == GMEM)
+		modes &= ~(uint64_t)WP;
+	return modes ?: MISSING;
+}
+
 static void trouble(unsigned int i, unsigned int n)
 {
-	struct uffdio_register reg = { .range = { (uintptr_t)at(i), n * r.unit }, .mode = 1 + below(7) };
+	struct uffdio_register reg = { .range = { (uintptr_t)at(i), n * r.unit }, .mode = some_modes() };
 	struct uffdio_writeprotect wp = { .range = reg.range, .mode = below(2) };
 	size_t len = n * r.unit;
 	unsigned int what = below(20);
@@ -266,15 +309,16 @@ static void trouble(unsigned int i, unsigned int n)
 
 	if (what == 0) {
 		pthread_rwlock_wrlock(&moving);
-		counts->done[MOVE]++;
 		/* Faults find a hole meanwhile, and what fills it is lost. */
-		if (r.type != HUGETLB_PRIVATE)
+		if (r.type != HUGETLB_PRIVATE) {
+			counts->done[MOVE]++;
 			disturbing(i, n, {
 				if (mremap(at(i), len, len, MREMAP_MAYMOVE | MREMAP_FIXED,
 					   scratch + i * r.unit) != MAP_FAILED)
 					must(mremap(scratch + i * r.unit, len, len,
 						    MREMAP_MAYMOVE | MREMAP_FIXED, at(i)));
 			});
+		}
 		pthread_rwlock_unlock(&moving);
 		register_range(&reg);
 		return;
@@ -283,7 +327,11 @@ static void trouble(unsigned int i, unsigned int n)
 	switch (what) {
 	case 1: case 2: case 3:
 		counts->done[DISCARD]++;
-		replacing(i, n, madvise(at(i), len, MADV_DONTNEED));
+		/* The event drops the lock, and what is split off meanwhile is left alone. */
+		if (r.features & UFFD_FEATURE_EVENT_REMOVE)
+			disturbing(i, n, madvise(at(i), len, MADV_DONTNEED));
+		else
+			replacing(i, n, madvise(at(i), len, MADV_DONTNEED));
 		break;
 	case 4: case 5: case 6:
 		if (!is_file() || is_private())
@@ -322,29 +370,25 @@ static void trouble(unsigned int i, unsigned int n)
 		register_range(&reg);
 		break;
 	case 13: case 14:
-		counts->done[WRITEPROTECT]++;
-		ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
+		answered(WRITEPROTECT, ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0);
 		break;
 	case 15:
-		if (r.swap) {
+		if (r.swap && !madvise(at(i), len, MADV_PAGEOUT))
 			counts->done[PAGEOUT]++;
-			madvise(at(i), len, MADV_PAGEOUT);
-		}
 		break;
 	case 16:
-		counts->done[COLLAPSE]++;
-		if (!r.swap)
-			madvise(at(i), len, MADV_COLLAPSE);
+		if (!r.swap && !madvise(at(i), len, MADV_COLLAPSE))
+			counts->done[COLLAPSE]++;
 		break;
 	case 17:
-		counts->done[ADVISE]++;
-		madvise(at(i), len, below(2) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		if (!madvise(at(i), len, below(2) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+			counts->done[ADVISE]++;
 		break;
 	case 18:
 		if (!is_file() || is_private())
 			break;
-		counts->done[FALLOCATE]++;
-		fallocate(fd, FALLOC_FL_KEEP_SIZE, (r.first + i) * r.unit, len);
+		if (!fallocate(fd, FALLOC_FL_KEEP_SIZE, (r.first + i) * r.unit, len))
+			counts->done[FALLOCATE]++;
 		break;
 	default:
 		pid = below(3) ? -1 : fork();
@@ -435,6 +479,10 @@ void concurrent(void)
 	over = true;
 	for (unsigned int k = 0; k < 2; k++)
 		pthread_join(monitors[k], NULL);
+	/* Nobody is registered any more, and nobody is in the way. */
+	close(uffd);
+	for (unsigned int k = 0; k < r.nr; k++)
+		look(k, at(k), true);
 	/* What is in the file is whole too, but there may be a hole. */
 	for (unsigned int k = 0; is_file() && k < r.nr; k++)
 		look(k, alias + k * r.unit, false);

@@ -296,6 +296,7 @@ static void make_memory(void)
 static uint64_t all_features;	/* that are no events */
 static unsigned int types;	/* that work here */
 static bool can_inject, only_sequential;
+static unsigned int results;
 
 static void plan(uint64_t seed)
 {
@@ -461,6 +462,12 @@ static bool run_round(uint64_t seed)
 
 /* --- all of them --- */
 
+static void lacks(const char *what, const char *why)
+{
+	printf("ok %u %s # SKIP %s\n", ++results, what, why);
+}
+
+/* What is there to do? */
 static bool look(unsigned int want)
 {
 	struct uffdio_api api = { .api = UFFD_API };
@@ -469,7 +476,7 @@ static bool look(unsigned int want)
 
 	uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api)) {
-		printf("1..0 # SKIP no userfaultfd\n");
+		lacks("all", "no userfaultfd");
 		return false;
 	}
 	/* Those of events are up to the round. */
@@ -480,7 +487,7 @@ static bool look(unsigned int want)
 	if (number(HUGE "nr_hugepages") >= 40)
 		types |= 1 << HUGETLB | 1 << HUGETLB_PRIVATE;
 	else
-		printf("# without hugetlb: it takes 40 huge pages\n");
+		lacks("hugetlb", "takes 40 huge pages");
 	f = guest_memfd(M2);
 	if (f >= 0) {
 		reg.range.len = M2;
@@ -490,20 +497,32 @@ static bool look(unsigned int want)
 			types |= 1 << GMEM;
 	}
 	if (!(types & 1 << GMEM))
-		printf("# without guest_memfd: it cannot be registered\n");
+		lacks("guest_memfd", "cannot be registered");
 	close(uffd);
 	uffd = -1;
 	types &= want;
 	if (!types)
-		printf("1..0 # SKIP none of the types works here\n");
+		lacks("all", "the type does not work here");
 	can_inject = !access("/proc/self/fail-nth", W_OK);
 	if (!can_inject)
-		printf("# without failing allocations: no /proc/self/fail-nth\n");
+		lacks("failing allocations", "no /proc/self/fail-nth");
 	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
 	mkdir(CGROUP, 0755);
 	if (!write_file(CGROUP "/memory.max", PRESSURE_BYTES))
-		printf("# pressure does nothing: no memory cgroup\n");
+		lacks("pressure", "no memory cgroup");
 	return types;
+}
+
+/* That many rounds leave nothing out. */
+#define MANY		50
+
+static bool idle(unsigned long rounds)
+{
+	bool did_nothing = !rounds || (rounds >= MANY && !counts->done[CHECKED]);
+
+	for (int i = COPY; i <= POISON; i++)
+		did_nothing |= rounds >= MANY && types & ~(1U << ANON) && !counts->err[i][0];
+	return did_nothing;
 }
 
 static void report(unsigned long rounds, double seconds)
@@ -522,11 +541,31 @@ static void report(unsigned long rounds, double seconds)
 	}
 }
 
+static void usage(const char *what)
+{
+	fprintf(stderr, "uffd-fuzz: %s? see the head of uffd-fuzz.c\n", what);
+	exit(2);
+}
+
+/* A number, and not 0. */
+static uint64_t value_of(const char *option, const char *value)
+{
+	char *end;
+	uint64_t n;
+
+	if (!value)
+		usage(option);
+	n = strtoull(value, &end, 0);
+	if (!n || *end)
+		usage(value);
+	return n;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t seed = time(NULL) * 1000003ULL, one = 0, s;
 	unsigned long rounds = 0, most = ~0UL, failed = 0;
-	unsigned int want = ~0U;
+	unsigned int want = ~0U, t;
 	double start = now(), seconds = 60, beat = start;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -541,37 +580,39 @@ int main(int argc, char **argv)
 			only_sequential = true;
 			continue;
 		}
-		if (value && !strcmp(argv[i], "--seed")) {
-			seed = strtoull(value, NULL, 0);
-		} else if (value && !strcmp(argv[i], "--seconds")) {
-			seconds = atof(value);
-		} else if (value && !strcmp(argv[i], "--rounds")) {
-			most = atol(value);
+		if (!strcmp(argv[i], "--seed")) {
+			seed = value_of(argv[i], value);
+		} else if (!strcmp(argv[i], "--seconds")) {
+			seconds = value_of(argv[i], value);
+		} else if (!strcmp(argv[i], "--rounds")) {
+			most = value_of(argv[i], value);
 			seconds = 1e9;
-		} else if (value && !strcmp(argv[i], "--round")) {
-			one = strtoull(value, NULL, 0);
+		} else if (!strcmp(argv[i], "--round")) {
+			one = value_of(argv[i], value);
 		} else if (value && !strcmp(argv[i], "--type")) {
-			want = 0;
-			for (int t = 0; t < NR_TYPES; t++)
-				if (!strcmp(value, type_names[t]))
-					want = 1 << t;
+			for (t = 0; t < NR_TYPES && strcmp(value, type_names[t]); t++)
+				;
+			if (t == NR_TYPES)
+				usage(value);
+			want = 1 << t;
 		} else {
-			fprintf(stderr, "uffd-fuzz: %s? see the head of uffd-fuzz.c\n", argv[i]);
-			return 2;
+			usage(argv[i]);
 		}
 		i++;
 	}
 	counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	printf("TAP version 13\n");
-	if (!look(want))
+	if (!look(want)) {
+		printf("1..%u\n", results);
 		return 4;
+	}
 	set_all();
-	printf("1..1\n# seed %#lx\n", seed);
+	printf("# seed %#lx\n", seed);
 	s = seed;
 	while (one ? !rounds : rounds < most && now() - start < seconds) {
+		rounds++;
 		if (!run_round(one ?: rnd64(&s)) && ++failed == 10)
 			break;
-		rounds++;
 		if (now() - beat > 60) {
 			beat = now();
 			printf("# %lu rounds after %.0f s\n", rounds, beat - start);
@@ -580,6 +621,11 @@ int main(int argc, char **argv)
 	restore_all();
 	rmdir(CGROUP);
 	report(rounds, now() - start);
-	printf("%sok 1 %lu of %lu rounds failed\n", failed ? "not " : "", failed, rounds);
+	if (idle(rounds)) {
+		printf("# FAIL: of what is counted above, something was never done\n");
+		failed++;
+	}
+	printf("%sok %u %lu of %lu rounds failed\n1..%u\n", failed ? "not " : "", results + 1, failed,
+	       rounds, results + 1);
 	return failed ? 1 : 0;
 }
