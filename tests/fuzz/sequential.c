@@ -173,15 +173,21 @@ static unsigned int block(unsigned int i, unsigned int *n)
 	return start;
 }
 
-/* A fault at page @i may have mapped those around it. */
+/*
+ * A fault at page @i may have mapped those around it.  Not if they can be protected; but
+ * a huge page is mapped as a whole.
+ */
 static void unsure_around(unsigned int i)
 {
-	unsigned int n, start = block(i, &n);
+	unsigned int n, start = block(i, &n), quiet;
 
-	for (unsigned int k = start; k < start + n; k++)
+	for (unsigned int k = start; k < start + n; k++) {
+		quiet = !is_file() ? MISSING :
+			(uintptr_t)at(k) / M2 == (uintptr_t)at(i) / M2 ? MINOR : MINOR | WP;
 		if (pages[k].vma && pages[k].pte == NONE && !is_hugetlb() &&
-		    !(pages[k].modes & (is_file() ? MINOR | WP : MISSING)))
+		    !(pages[k].modes & quiet))
 			pages[k].pte = UNSURE;
+	}
 }
 
 /* The huge entries of a file that are in the way of something are dropped. */
