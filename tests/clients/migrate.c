@@ -28,7 +28,7 @@ static struct vm {
 	int in, out;		/* of QMP */
 	char line[16384];
 	size_t len;
-	char serial[32];
+	char serial[32], log[32];	/* log: its stderr */
 } src = { .name = "source" }, dst = { .name = "destination" };
 
 static const struct memory {
@@ -124,6 +124,7 @@ static bool start(struct vm *vm, const struct memory *memory, const char *option
 	int in[2], out[2];
 
 	snprintf(vm->serial, sizeof(vm->serial), "/tmp/%s.serial", vm->name);
+	snprintf(vm->log, sizeof(vm->log), "/tmp/%s.log", vm->name);
 	snprintf(serial, sizeof(serial), "file:%s", vm->serial);
 	snprintf(machine, sizeof(machine), "pc,hpet=off,memory-backend=ram");
 	snprintf(ram, sizeof(ram), "%dM", MIB);
@@ -136,6 +137,7 @@ static bool start(struct vm *vm, const struct memory *memory, const char *option
 	if (!vm->pid) {
 		dup2(in[0], STDIN_FILENO);
 		dup2(out[1], STDOUT_FILENO);
+		dup2(open(vm->log, O_WRONLY | O_CREAT | O_TRUNC, 0644), STDERR_FILENO);
 		execvp(argv[0], (char **)argv);
 		_exit(127);
 	}
@@ -210,6 +212,25 @@ static bool bandwidth(long bytes)
 {
 	return qmp(&src, "migrate-set-parameters",
 		   "'max-bandwidth': %ld, 'max-postcopy-bandwidth': 4194304", bytes);
+}
+
+/* What QEMU had to say in its last KiB; as a comment, too, if asked for. */
+static bool said(struct vm *vm, const char *word, bool print)
+{
+	char text[1025];
+	FILE *f = fopen(vm->log, "re");
+	size_t len;
+
+	if (!f)
+		return false;
+	if (fseek(f, -1024, SEEK_END))
+		rewind(f);
+	len = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[len] = 0;
+	for (char *line = strtok(print ? text : NULL, "\n"); line; line = strtok(NULL, "\n"))
+		printf("# %s: %s\n", vm->name, line);
+	return word && strstr(text, word);
 }
 
 /* Until the migration is in this state; SEEN counts the answers that say OTHER. */
@@ -294,7 +315,7 @@ static bool preempt(const struct memory *memory)
 {
 	if (postcopy(memory, true))
 		return true;
-	if (!strstr(why, "postcopy-paused"))
+	if (!strstr(why, "postcopy-paused") || !said(&dst, "File exists", false))
 		return false;
 	printf("# once more, as QEMU paused: %.60s\n", why);
 	end_case();
@@ -337,6 +358,8 @@ static void report(const char *what, const struct memory *memory, bool ok)
 	if (!ok) {		/* what the guest says explains more */
 		guest_round(&src);
 		guest_round(&dst);
+		said(&src, NULL, true);
+		said(&dst, NULL, true);
 	}
 	end_case();
 	if (!ok)

@@ -16,7 +16,7 @@
 
 #define THREADS		5
 #define MAX_FILLS	(1U << 18)
-#define WORDS		16	/* that are looked at, of a page */
+#define WORDS		16	/* that a fill writes, of a page; touches write the last one */
 #define IN_FILE		1	/* "fill" that a private mapping's file has had from the start */
 #define NOTHING		~0U
 
@@ -69,16 +69,33 @@ static void make(char *p, unsigned int page, unsigned int fill)
 		*(uint64_t *)(p + offset(k)) = word(page, fill, k);
 }
 
+/* The words, and that of touches. */
 static __attribute__((noinline)) int try_read(const char *p, uint64_t *words)
 {
-	return guarded(for (unsigned int k = 0; k < WORDS; k++)
-			       words[k] = *(volatile uint64_t *)(p + offset(k)));
+	return guarded({
+		for (unsigned int k = 0; k < WORDS; k++)
+			words[k] = *(volatile uint64_t *)(p + offset(k));
+		words[WORDS] = *(volatile uint64_t *)(p + r.unit - 8);
+	});
 }
 
-/* Not one of the words above. */
-static __attribute__((noinline)) int try_write(char *p)
+#define OURS		1	/* touched by a thread */
+#define CHILDS		2	/* touched by a forked process */
+
+static __attribute__((noinline)) int try_write(char *p, uint64_t who)
 {
-	return guarded(*(volatile uint64_t *)(p + r.unit - 8) = 1);
+	return guarded(*(volatile uint64_t *)(p + r.unit - 8) = who);
+}
+
+/* Is @w, of page @i, from a fill of that page, or is nothing there? */
+static bool is_of_page(uint64_t w, unsigned int i, unsigned int k, unsigned int *fill)
+{
+	*fill = 0;
+	if (!w)
+		return true;
+	w ^= k * MIX;
+	*fill = (uint32_t)w;
+	return w >> 48 == MAGIC && (w >> 32 & 0xffff) == i;
 }
 
 /* Nothing was discarded since @from, nor is it now. */
@@ -92,7 +109,7 @@ static void look(unsigned int i, const char *p, bool by_area)
 {
 	unsigned long killed = life[i].killed, done = life[i].done, from = done / MAX_FILLS;
 	unsigned long start = stamp();
-	uint64_t words[WORDS], w;
+	uint64_t words[WORDS + 1];
 	unsigned int seen = 0, fill, last = NOTHING;
 	int sig = try_read(p, words);
 	/* Has this been true all the time? */
@@ -110,11 +127,7 @@ static void look(unsigned int i, const char *p, bool by_area)
 	}
 	counts->done[READ]++;
 	for (unsigned int k = 0; k < WORDS; k++) {
-		w = words[k] ^ (words[k] ? k * MIX : 0);
-		fill = (uint32_t)w;
-		if (!words[k])
-			fill = 0;
-		else if (w >> 48 != MAGIC || (w >> 32 & 0xffff) != i || fill > fills)
+		if (!is_of_page(words[k], i, k, &fill) || fill > fills)
 			fail("page %u has %#lx at word %u", i, words[k], k);
 		if (fill != last) {
 			last = fill;
@@ -124,6 +137,9 @@ static void look(unsigned int i, const char *p, bool by_area)
 			fail("page %u has fill %u, over at %lu, discarded at %lu", i, fill,
 			     fill_end[fill], killed);
 	}
+	if (words[WORDS] > (is_private() ? OURS : CHILDS))
+		fail("page %u has what %s wrote: %#lx", i,
+		     words[WORDS] == CHILDS ? "a forked process" : "nobody", words[WORDS]);
 	/* Zeros that were never written may be reclaimed, and so may what is the file's. */
 	if (seen > 1 && r.type != SHMEM_PRIVATE && !(is_file() && r.swap) && spared(i, start))
 		fail("page %u was filled while it was read: %#lx ... %#lx", i, words[0],
@@ -132,7 +148,26 @@ static void look(unsigned int i, const char *p, bool by_area)
 		fail("page %u has fill %u and not %lu, begun at %lu, spared since %lu", i, last,
 		     done % MAX_FILLS, from, life[i].spared);
 	if (sure)
-		counts->done[CHECKED]++;
+		counts->done[SURE]++;
+}
+
+/* In a forked process: what it has is of some moment, and what it writes is its own. */
+static void touch_forked(unsigned int i)
+{
+	uint64_t words[WORDS + 1];
+	unsigned int fill;
+
+	if (try_read(at(i), words))
+		return;
+	for (unsigned int k = 0; k < WORDS; k++)
+		if (!is_of_page(words[k], i, k, &fill))
+			fail("page %u of a forked process has %#lx at word %u", i, words[k], k);
+	/* Of huge pages, its parent may take them away. */
+	if (try_write(at(i), CHILDS) || is_hugetlb() || try_read(at(i), words))
+		return;
+	if (words[WORDS] != CHILDS && is_private())
+		fail("page %u of a forked process lost what that wrote, and has %#lx", i,
+		     words[WORDS]);
 }
 
 /* --- fills --- */
@@ -305,6 +340,7 @@ static void trouble(unsigned int i, unsigned int n)
 	struct uffdio_writeprotect wp = { .range = reg.range, .mode = below(2) };
 	size_t len = n * r.unit;
 	unsigned int what = below(20);
+	int status;
 	pid_t pid;
 
 	if (what == 0) {
@@ -394,12 +430,16 @@ static void trouble(unsigned int i, unsigned int n)
 		pid = below(3) ? -1 : fork();
 		if (!pid) {
 			for (unsigned int k = 0; k < 4; k++)
-				try_write(at(below(r.nr)));
+				touch_forked(below(r.nr));
 			_exit(0);
 		}
 		if (pid > 0) {
 			counts->done[FORK]++;
-			must(waitpid(pid, NULL, 0));
+			must(waitpid(pid, &status, 0));
+			/* For want of memory it may be killed. */
+			if (WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) != SIGKILL ||
+			    !(is_hugetlb() || r.pressure))
+				fail("the forked process ended with %#x", status);
 		}
 	}
 	pthread_rwlock_unlock(&moving);
@@ -432,7 +472,7 @@ static void *worker(void *arg)
 				if (below(4)) {
 					look(k, at(k), true);
 				} else {
-					try_write(at(k));
+					try_write(at(k), OURS);
 					counts->done[WRITE]++;
 				}
 			}

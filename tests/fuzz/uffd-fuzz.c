@@ -8,6 +8,7 @@
  * each ioctl has to answer and what each page holds (sequential.c); in the others threads
  * get in each other's way, and what they see must have been possible (concurrent.c).
  *
+ * The rounds go through the types and both kinds in turn.
  * --round runs the one round whose seed was printed.  One thread does the same each
  * time; with several, the order is the machine's.
  */
@@ -39,7 +40,7 @@ const char * const count_names[NR_COUNTS] = {
 	"COPY", "ZEROPAGE", "CONTINUE", "POISON", "WRITEPROTECT", "REGISTER", "UNREGISTER", "WAKE",
 	"read", "write", "event", "MADV_DONTNEED", "punch hole", "truncate", "fallocate",
 	"MADV_PAGEOUT", "MADV_COLLAPSE", "MADV_(NO)HUGEPAGE", "munmap", "mmap", "mremap", "fork",
-	"page checked", "allocation failed",
+	"page checked", "page sure", "allocation failed",
 };
 
 struct round r;
@@ -297,6 +298,7 @@ static uint64_t all_features;	/* that are no events */
 static unsigned int types;	/* that work here */
 static bool can_inject, only_sequential;
 static unsigned int results;
+static unsigned int ran[NR_TYPES][2], under_pressure, with_failures;	/* rounds */
 
 static void plan(uint64_t seed)
 {
@@ -513,12 +515,34 @@ static bool look(unsigned int want)
 	return types;
 }
 
+/* The seed of a round of the type and kind that have had the fewest. */
+static uint64_t next_round(uint64_t *state)
+{
+	unsigned int fewest = ~0U, t, k;
+	uint64_t seed;
+
+	for (t = 0; t < NR_TYPES; t++)
+		for (k = 0; k < (only_sequential ? 1 : 2); k++)
+			if (types & 1 << t && ran[t][k] < fewest)
+				fewest = ran[t][k];
+	do {
+		seed = rnd64(state);
+		plan(seed);
+	} while (ran[r.type][r.concurrent] != fewest);
+	return seed;
+}
+
 /* That many rounds leave nothing out. */
 #define MANY		50
 
 static bool idle(unsigned long rounds)
 {
 	bool did_nothing = !rounds || (rounds >= MANY && !counts->done[CHECKED]);
+
+	if (rounds >= MANY && !only_sequential)
+		did_nothing |= !counts->done[SURE];
+	if (rounds >= MANY && can_inject)
+		did_nothing |= !counts->done[INJECTED];
 
 	for (int i = COPY; i <= POISON; i++)
 		did_nothing |= rounds >= MANY && types & ~(1U << ANON) && !counts->err[i][0];
@@ -532,6 +556,12 @@ static void report(unsigned long rounds, double seconds)
 	for (int i = COPY; i <= POISON; i++)
 		fills += counts->done[i];
 	printf("# %lu rounds, %lu fills, %.0f s\n", rounds, fills, seconds);
+	printf("# rounds under pressure %u, with failing allocations %u\n", under_pressure,
+	       with_failures);
+	for (int t = 0; t < NR_TYPES; t++)
+		if (types & 1 << t)
+			printf("# rounds of %-15s  sequential %u, concurrent %u\n", type_names[t],
+			       ran[t][0], ran[t][1]);
 	for (int i = 0; i < NR_COUNTS; i++) {
 		printf("# %-18s %8lu", count_names[i], counts->done[i]);
 		for (int e = 0; i <= WRITEPROTECT && e < 64; e++)
@@ -610,8 +640,13 @@ int main(int argc, char **argv)
 	printf("# seed %#lx\n", seed);
 	s = seed;
 	while (one ? !rounds : rounds < most && now() - start < seconds) {
+		bool ok = run_round(one ?: next_round(&s));
+
 		rounds++;
-		if (!run_round(one ?: rnd64(&s)) && ++failed == 10)
+		ran[r.type][r.concurrent]++;
+		under_pressure += r.pressure;
+		with_failures += r.inject;
+		if (!ok && ++failed == 10)
 			break;
 		if (now() - beat > 60) {
 			beat = now();
@@ -621,6 +656,11 @@ int main(int argc, char **argv)
 	restore_all();
 	rmdir(CGROUP);
 	report(rounds, now() - start);
+	for (t = 0; !one && t < NR_TYPES; t++)
+		for (unsigned int k = 0; types & 1 << t && k < (only_sequential ? 1 : 2); k++)
+			if (!ran[t][k])
+				lacks(type_names[t], k ? "too short for a concurrent round" :
+				      "too short for a sequential round");
 	if (idle(rounds)) {
 		printf("# FAIL: of what is counted above, something was never done\n");
 		failed++;
