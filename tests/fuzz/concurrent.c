@@ -11,7 +11,6 @@
  */
 #define _GNU_SOURCE
 #include <poll.h>
-#include <sys/wait.h>
 #include "fuzz.h"
 
 #define THREADS		5
@@ -340,7 +339,6 @@ static void trouble(unsigned int i, unsigned int n)
 	struct uffdio_writeprotect wp = { .range = reg.range, .mode = below(2) };
 	size_t len = n * r.unit;
 	unsigned int what = below(20);
-	int status;
 	pid_t pid;
 
 	if (what == 0) {
@@ -433,14 +431,8 @@ static void trouble(unsigned int i, unsigned int n)
 				touch_forked(below(r.nr));
 			_exit(0);
 		}
-		if (pid > 0) {
-			counts->done[FORK]++;
-			must(waitpid(pid, &status, 0));
-			/* For want of memory it may be killed. */
-			if (WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) != SIGKILL ||
-			    !(is_hugetlb() || r.pressure))
-				fail("the forked process ended with %#x", status);
-		}
+		if (pid > 0)
+			wait_forked(pid);
 	}
 	pthread_rwlock_unlock(&moving);
 }

@@ -112,6 +112,8 @@ void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 char *memory(size_t len);
 void map_at(void *addr, size_t len);
 void punch(unsigned int i, unsigned int n);
+/* Wait for a forked process, which has to have ended well. */
+void wait_forked(pid_t pid);
 void open_uffd(uint64_t features);
 
 #define BIT(err)	(1ULL << (err))

@@ -3,12 +3,11 @@
  * One thread, and a model that knows what each page holds and what each ioctl has to
  * answer.  What it takes from the kernel: whether a page is mapped (pagemap), where
  * that may be either, and protected, but for what has just been filled or protected; and
- * whether the file has a page (SEEK_DATA), after something
- * that may make or leave more of them than it was asked for.
+ * whether the file has a page (SEEK_DATA), after something that may make or leave more of
+ * them than it was asked for.
  */
 #define _GNU_SOURCE
 #include <linux/fs.h>
-#include <sys/wait.h>
 #include "fuzz.h"
 
 #ifndef PROCMAP_QUERY
@@ -82,8 +81,8 @@ static uint32_t content(unsigned int i)
 
 /* --- what is there --- */
 
-/* Reads the page table of [i, i + n), and compares it with what is sure. */
-static void sync_ptes(unsigned int i, unsigned int n)
+/* The page table of [i, i + n), valid until the next call. */
+static const uint64_t *read_ptes(unsigned int i, unsigned int n)
 {
 	static uint64_t entries[MAX_PAGES];
 
@@ -91,6 +90,14 @@ static void sync_ptes(unsigned int i, unsigned int n)
 		must(pread(pagemap, entries, n * 8, (uintptr_t)at(i) / K4 * 8) == n * 8 ? 0 : -1);
 	for (unsigned int k = 0; r.unit != K4 && k < n; k++)
 		must(pread(pagemap, entries + k, 8, (uintptr_t)at(i + k) / K4 * 8) == 8 ? 0 : -1);
+	return entries;
+}
+
+/* Looks at the page table of [i, i + n), and compares it with what is sure. */
+static void sync_ptes(unsigned int i, unsigned int n)
+{
+	const uint64_t *entries = read_ptes(i, n);
+
 	for (unsigned int k = 0; k < n; k++) {
 		struct page *p = &pages[i + k];
 		bool present = entries[k] >> 63, swap = entries[k] >> 62 & 1, some;
@@ -284,14 +291,12 @@ static void filled(enum count op, unsigned int i, uint32_t tag)
 /* The pages have just been filled, and are protected if that was asked for. */
 static void check_wp(unsigned int i, unsigned int n, bool wp)
 {
-	uint64_t entry;
+	const uint64_t *entries = read_ptes(i, n);
 
-	for (; n; i++, n--) {
-		must(pread(pagemap, &entry, 8, (uintptr_t)at(i) / K4 * 8) == 8 ? 0 : -1);
-		if ((entry >> 57 & 1) != wp)
-			fail("page %u was filled and is%s write-protected: %#lx", i,
-			     wp ? " not" : "", entry);
-	}
+	for (unsigned int k = 0; k < n; k++)
+		if ((entries[k] >> 57 & 1) != wp)
+			fail("page %u was filled and is%s write-protected: %#lx", i + k,
+			     wp ? " not" : "", entries[k]);
 }
 
 #define UNTOUCHED	0x5555
@@ -548,7 +553,6 @@ static void check_op(unsigned int i, unsigned int n)
 
 static void fork_op(void)
 {
-	int status;
 	pid_t pid;
 
 	sync_ptes(0, r.nr);
@@ -572,13 +576,7 @@ static void fork_op(void)
 		}
 		_exit(0);
 	}
-	must(waitpid(pid, &status, 0));
-	note("fork: status %#x", status);
-	/* It may be killed: the pool of huge pages, or the cgroup, may be too small for two. */
-	if (WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) != SIGKILL ||
-	    !(is_hugetlb() || r.pressure))
-		fail("the forked process ended with %#x", status);
-	counts->done[FORK]++;
+	wait_forked(pid);
 }
 
 /* --- what else happens to memory --- */

@@ -236,6 +236,19 @@ void punch(unsigned int i, unsigned int n)
 		       n * r.unit));
 }
 
+void wait_forked(pid_t pid)
+{
+	int status;
+
+	must(waitpid(pid, &status, 0));
+	note("fork: status %#x", status);
+	/* It may be killed: the pool of huge pages, or the cgroup, may be too small for two. */
+	if (WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) != SIGKILL ||
+	    !(is_hugetlb() || r.pressure))
+		fail("the forked process ended with %#x", status);
+	counts->done[FORK]++;
+}
+
 char *memory(size_t len)
 {
 	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -537,15 +550,14 @@ static uint64_t next_round(uint64_t *state)
 
 static bool idle(unsigned long rounds)
 {
-	bool did_nothing = !rounds || (rounds >= MANY && !counts->done[CHECKED]);
+	bool did_nothing = !counts->done[CHECKED] ||
+			   (!only_sequential && !counts->done[SURE]) ||
+			   (can_inject && !counts->done[INJECTED]);
 
-	if (rounds >= MANY && !only_sequential)
-		did_nothing |= !counts->done[SURE];
-	if (rounds >= MANY && can_inject)
-		did_nothing |= !counts->done[INJECTED];
-
+	if (rounds < MANY)
+		return !rounds;
 	for (int i = COPY; i <= POISON; i++)
-		did_nothing |= rounds >= MANY && types & ~(1U << ANON) && !counts->err[i][0];
+		did_nothing |= types & ~(1U << ANON) && !counts->err[i][0];
 	return did_nothing;
 }
 
