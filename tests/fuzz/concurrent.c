@@ -291,13 +291,14 @@ static void *monitor(void *arg)
 	}								\
 } while (0)
 
-/* Of a shared mapping also what is in the file goes. */
+/* Of a shared mapping also what is in the file goes, if @op is true. */
 #define discarding(i, n, op) do {					\
 	unsigned long _from = stamp();					\
 									\
 	disturbing(i, n, {						\
-		op;							\
-		for (unsigned int _j = i; _j < (i) + (n); _j++)		\
+		bool _gone = op;					\
+									\
+		for (unsigned int _j = i; _gone && _j < (i) + (n); _j++) \
 			raise_to(&life[_j].killed, _from);		\
 	});								\
 } while (0)
@@ -307,7 +308,7 @@ static void *monitor(void *arg)
 	if (is_private()) {						\
 		discarding(i, n, op);					\
 	} else {							\
-		op;							\
+		(void)(op);						\
 	}								\
 } while (0)
 
@@ -361,17 +362,20 @@ static void trouble(unsigned int i, unsigned int n)
 	switch (what) {
 	case 1: case 2: case 3:
 		counts->done[DISCARD]++;
-		/* The event drops the lock, and what is split off meanwhile is left alone. */
+		/*
+		 * The event drops the lock, and what is split off meanwhile is left alone.
+		 * And where munmap() is at work, there is no VMA already and a page still.
+		 */
 		if (r.features & UFFD_FEATURE_EVENT_REMOVE)
 			disturbing(i, n, madvise(at(i), len, MADV_DONTNEED));
 		else
-			replacing(i, n, madvise(at(i), len, MADV_DONTNEED));
+			replacing(i, n, !madvise(at(i), len, MADV_DONTNEED));
 		break;
 	case 4: case 5: case 6:
 		if (!is_file() || is_private())
 			break;
 		counts->done[PUNCH]++;
-		discarding(i, n, punch(i, n));
+		discarding(i, n, (punch(i, n), true));
 		break;
 	case 7:
 		/*
@@ -381,17 +385,18 @@ static void trouble(unsigned int i, unsigned int n)
 		if (r.type != SHMEM)
 			break;
 		counts->done[TRUNCATE]++;
-		discarding(i, r.nr - i, {
+		discarding(i, r.nr - i, ({
 			must(ftruncate(fd, (r.first + i) * r.unit));
 			must(ftruncate(fd, (r.first + r.nr) * r.unit));
-		});
+			true;
+		}));
 		break;
 	case 8: case 9:
 		counts->done[MAP]++;
 		if (below(2))
-			replacing(i, n, map_at(at(i), len));
+			replacing(i, n, (map_at(at(i), len), true));
 		else
-			replacing(i, n, (munmap(at(i), len), map_at(at(i), len)));
+			replacing(i, n, (munmap(at(i), len), map_at(at(i), len), true));
 		register_range(&reg);
 		break;
 	case 10:
